@@ -2,8 +2,11 @@
 #   kdfs_dep_asio kdfs_dep_uring kdfs_dep_fuse kdfs_dep_rocksdb kdfs_dep_xxhash kdfs_dep_openssl
 #   kdfs_dep_protobuf kdfs_dep_json kdfs_dep_spdlog kdfs_dep_options kdfs_dep_threads kdfs_dep_gtest
 
-set(KDFS_FUSE_PREFIX "$ENV{KDFS_FUSE_PREFIX}" CACHE PATH
-    "Prefix of a libfuse newer than the distribution's; empty: /usr/local if it has one, else the system's")
+if(DEFINED ENV{KDFS_FUSE_PREFIX})
+    set(KDFS_FUSE_PREFIX $ENV{KDFS_FUSE_PREFIX})
+endif()
+set(KDFS_FUSE_PREFIX /opt/kdfs/libfuse CACHE PATH
+    "Prefix of a libfuse newer than the system's, see tools/setup_libfuse.sh; then /usr/local")
 
 find_package(PkgConfig QUIET)
 find_package(Threads QUIET)
@@ -24,6 +27,9 @@ if(PKG_CONFIG_FOUND)
         set(ENV{PKG_CONFIG_PATH}
             "${lib}/pkgconfig:${lib}/${CMAKE_LIBRARY_ARCHITECTURE}/pkgconfig:$ENV{PKG_CONFIG_PATH}")
     endforeach()
+    # Looked up anew each time, since tools/setup.sh may have built a newer one since.
+    unset(__pkg_config_checked_KDFS_FUSE CACHE)
+    unset(pkgcfg_lib_KDFS_FUSE_fuse3 CACHE)
     pkg_check_modules(KDFS_FUSE QUIET IMPORTED_TARGET fuse3>=3.14)
     set(ENV{PKG_CONFIG_PATH} "${saved_path}")
     pkg_check_modules(KDFS_URING QUIET IMPORTED_TARGET liburing>=2.3)
@@ -63,9 +69,11 @@ endif()
 
 target_compile_definitions(kdfs_dep_asio INTERFACE ASIO_STANDALONE ASIO_NO_DEPRECATED)
 target_include_directories(kdfs_dep_asio SYSTEM INTERFACE ${KDFS_ASIO_INCLUDE})
-# Header only: the distribution's shared library is built without run-time choice of AVX2 and is 3 to 4 times slower.
+# Header only: the distribution's shared library has no run-time choice of AVX2 and is 3 to 4
+# times slower.
 target_compile_definitions(kdfs_dep_xxhash INTERFACE XXH_INLINE_ALL)
 target_include_directories(kdfs_dep_xxhash SYSTEM INTERFACE ${KDFS_XXHASH_INCLUDE})
 target_compile_definitions(kdfs_dep_fuse INTERFACE FUSE_USE_VERSION=314)
-message(STATUS "libfuse ${KDFS_FUSE_VERSION} (${KDFS_FUSE_PREFIX}), RocksDB ${KDFS_ROCKSDB_VERSION}, "
-               "liburing ${KDFS_URING_VERSION}, protobuf ${Protobuf_VERSION}")
+message(STATUS "libfuse ${KDFS_FUSE_VERSION} (${KDFS_FUSE_INCLUDEDIR}), "
+               "RocksDB ${KDFS_ROCKSDB_VERSION}, liburing ${KDFS_URING_VERSION}, "
+               "protobuf ${Protobuf_VERSION}")

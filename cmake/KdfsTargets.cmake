@@ -1,5 +1,5 @@
-# The functions each folder's CMakeLists.txt is written in. A library, program or test that lists no source yet is a
-# header-only library, or skipped, so adding the first source is one line like any other.
+# The functions each folder's CMakeLists.txt is written in. A library that lists no source yet is
+# header-only; a program or test without one is skipped. The first is one line like any other.
 
 include(GoogleTest)
 
@@ -44,14 +44,16 @@ function(kdfs_test name)
     endif()
     add_executable(${name} ${arg_SOURCES})
     target_include_directories(${name} PRIVATE ${CMAKE_SOURCE_DIR})
-    target_link_libraries(${name} PRIVATE ${arg_DEPS} kdfs_dep_gtest GTest::gtest_main kdfs_warnings)
+    target_link_libraries(${name} PRIVATE
+        ${arg_DEPS} kdfs_dep_gtest GTest::gtest_main kdfs_warnings)
     set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests/bin)
     gtest_discover_tests(${name} DISCOVERY_MODE PRE_TEST TEST_PREFIX ${name}.
                          PROPERTIES LABELS ${arg_LABEL} TIMEOUT 120)
 endfunction()
 
-# kdfs_protobuf_library(<name> PROTOS <file>...): paths below this folder, included as "kdfs/proto/x.pb.h".
-# A .proto imports another by its path from the root. Built without our warnings and without clang-tidy.
+# kdfs_protobuf_library(<name> PROTOS <file>...): paths below this folder; the generated headers are
+# included as "kdfs/proto/x.pb.h". A .proto imports another by its path from the root. Built without
+# our warnings and without clang-tidy.
 function(kdfs_protobuf_library name)
     cmake_parse_arguments(PARSE_ARGV 1 arg "" "" "PROTOS")
     set(gen ${CMAKE_BINARY_DIR}/gen)

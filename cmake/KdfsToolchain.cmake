@@ -19,8 +19,9 @@ foreach(linker mold lld)
     endif()
 endforeach()
 
-# Every target of ours links this; generated code does not. The g++ exceptions are false alarms of g++ 12: -Wrestrict on
-# std::string, the flow-based ones on coroutine frames and inlined containers under the sanitizers.
+# Every target of ours links this; generated code does not. The g++ exceptions are false alarms of
+# g++ 12: -Wrestrict on std::string, the flow-based ones on coroutine frames and inlined containers
+# under the sanitizers.
 add_library(kdfs_warnings INTERFACE)
 target_compile_options(kdfs_warnings INTERFACE
     -Wall -Wextra -Wshadow -Wconversion -Werror

@@ -1,0 +1,108 @@
+#!/usr/bin/env bash
+# test.sh [TARGET] [CTEST ARGUMENT...]: sets the machine up, builds, and runs the tests of a target.
+#
+#   default   everything below up to lint: unit, contract and sim under ASan + UBSan, e2e on release
+#   unit      unit and contract tests (ASan + UBSan)
+#   sim       simulated clusters (ASan + UBSan)
+#   e2e       real daemons and mounts (release build)
+#   lint      tools/tidy.py, its own test, and that every header compiles alone
+#   release   all tests on the release build
+#   tsan      unit and contract tests under ThreadSanitizer
+#   clang     build with clang++ and clang-tidy, then unit and contract tests
+#   sweep     KDFS_SWEEP_SEEDS (default 200) more seeds of kdfs-sim; the commit names the first
+#
+# The last lines are ctest's summary. Further arguments go to ctest: tools/test.sh unit -R Codec
+# KDFS_JOBS: parallel build and test jobs (default: 2 tests, as many compilations as processors).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+build() { # PRESET [TARGET]
+    cmake --preset "$1" >build/configure.log || {
+        cat build/configure.log
+        exit 1
+    }
+    cmake --build --preset "$1" ${KDFS_JOBS:+-j "$KDFS_JOBS"} ${2:+--target "$2"}
+}
+
+# One ctest run, and so one summary, over folders of several builds.
+run_tests() { # FOLDER... below build/, then -- and ctest's arguments
+    local folders=()
+    while [ "$1" != -- ]; do
+        folders+=("subdirs(\"$PWD/build/$1\")")
+        shift
+    done
+    shift
+    printf '%s\n' "${folders[@]}" >"build/run-$target/CTestTestfile.cmake"
+    ${runner:-} ctest --test-dir "build/run-$target" -j "${KDFS_JOBS:-2}" --output-on-failure \
+        --no-tests=error "$@"
+}
+
+sweep() { # runs kdfs-sim over many seeds; stops at the first that fails and says how to replay it
+    local seeds=${KDFS_SWEEP_SEEDS:-200} first seed
+    first=$((16#$(git rev-parse --short=8 HEAD)))
+    for ((seed = first; seed < first + seeds; seed++)); do
+        if ! build/release/bin/kdfs-sim --seed "$seed" >build/sweep.log 2>&1; then
+            tail -n 40 build/sweep.log
+            echo "sweep: failed; replay with: build/release/bin/kdfs-sim --seed $seed"
+            exit 1
+        fi
+    done
+    echo "sweep: $seeds seeds from $first passed"
+}
+
+target=${1:-default}
+[ $# -eq 0 ] || shift
+case "$target" in
+-h | --help)
+    sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' "$0"
+    exit 0
+    ;;
+default | unit | sim | e2e | lint | release | tsan | clang | sweep) ;;
+*)
+    echo "test.sh: there is no target '$target'; see tools/test.sh --help" >&2
+    exit 2
+    ;;
+esac
+
+tools/setup.sh
+mkdir -p "build/run-$target"
+case "$target" in
+default)
+    build asan
+    build release kdfs_programs
+    run_tests asan/tests/{lint,unit,contract,sim} release/tests/e2e -- "$@"
+    ;;
+unit)
+    build asan
+    run_tests asan/tests/{unit,contract} -- "$@"
+    ;;
+sim)
+    build asan
+    run_tests asan/tests/sim -- "$@"
+    ;;
+e2e)
+    build release kdfs_programs
+    run_tests release/tests/e2e -- "$@"
+    ;;
+lint)
+    build asan kdfs_programs
+    run_tests asan/tests/lint -- "$@"
+    ;;
+release)
+    build release
+    run_tests release/tests -- "$@"
+    ;;
+tsan)
+    build tsan
+    # g++ 12's ThreadSanitizer does not start under the address randomisation of newer kernels.
+    runner="setarch -R" run_tests tsan/tests/{unit,contract} -- "$@"
+    ;;
+clang)
+    build clang
+    run_tests clang/tests/{unit,contract} -- "$@"
+    ;;
+sweep)
+    build release kdfs_programs
+    sweep
+    ;;
+esac
