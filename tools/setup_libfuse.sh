@@ -1,11 +1,16 @@
 #!/usr/bin/env bash
-# setup_libfuse.sh: gives the build a libfuse >= 3.18 (epoch notifications, io_uring, statx) where the system's is older.
-# Builds Debian's own newer source package into a private prefix; the system's libfuse is left as it is.
-# Idempotent; needs root. On any failure it says why in one line and exits 0: the build then uses the system's libfuse.
+# setup_libfuse.sh: gives the build a libfuse >= 3.18 (epoch notifications, io_uring, statx) where
+# the system's is older.
+# Builds Debian's own newer source package into a private prefix; the system's libfuse is left as
+# it is.
+# Idempotent; needs root. On any failure it says why in one line and exits 0: the build then uses
+# the system's libfuse.
 #   KDFS_FUSE_PREFIX    where to install (default /opt/kdfs/libfuse)
 #   KDFS_FUSE_EXAMPLES  also build libfuse's examples into this directory (default: no)
-# To use it: PKG_CONFIG_PATH=$KDFS_FUSE_PREFIX/lib/pkgconfig (searched before the system's directories).
-# Its fuse3.pc carries an rpath, so a program linked through pkg-config finds the library at run time.
+# To use it: PKG_CONFIG_PATH=$KDFS_FUSE_PREFIX/lib/pkgconfig (searched before the system's
+# directories).
+# Its fuse3.pc carries an rpath, so a program linked through pkg-config finds the library at run
+# time.
 set -uo pipefail
 
 min=3.18
@@ -24,10 +29,15 @@ give_up() {
 at_least() { [ -n "$1" ] && dpkg --compare-versions "$1" ge "$min"; }
 
 system=$(pkg-config --modversion fuse3 2>/dev/null || true)
-private=$(PKG_CONFIG_LIBDIR=$pcdir PKG_CONFIG_PATH='' pkg-config --modversion fuse3 2>/dev/null || true)
+private=$(PKG_CONFIG_LIBDIR=$pcdir PKG_CONFIG_PATH='' \
+  pkg-config --modversion fuse3 2>/dev/null || true)
 if [ -z "$examples" ] || [ -x "$examples/passthrough_hp" ]; then
-  if at_least "$private"; then echo "setup_libfuse: libfuse $private is already in $prefix"; exit 0; fi
-  if at_least "$system"; then echo "setup_libfuse: the system's libfuse is $system, nothing to do"; exit 0; fi
+  if at_least "$private"; then
+    echo "setup_libfuse: libfuse $private is already in $prefix"; exit 0
+  fi
+  if at_least "$system"; then
+    echo "setup_libfuse: the system's libfuse is $system, nothing to do"; exit 0
+  fi
 fi
 
 [ "$(id -u)" = 0 ] || give_up "not root"
@@ -47,14 +57,16 @@ if [ -z "$mirror" ]; then
 fi
 [ -n "$mirror" ] || give_up "no Debian mirror in apt's configuration"
 
-# Build dependencies, from the machine's ordinary suites. liburing and libnuma: without both, libfuse is built without io_uring.
+# Build dependencies, from the machine's ordinary suites. liburing and libnuma: without both,
+# libfuse is built without io_uring.
 need=()
 for p in gcc meson ninja-build pkg-config dpkg-dev xz-utils liburing-dev libnuma-dev; do
   dpkg-query -W -f='${db:Status-Status}\n' "$p" 2>/dev/null | grep -qx installed || need+=("$p")
 done
 if [ ${#need[@]} -gt 0 ]; then
   apt-get install -y -qq --no-install-recommends "${need[@]}" >"$log" 2>&1 ||
-    { apt-get update -qq && apt-get install -y -qq --no-install-recommends "${need[@]}"; } >"$log" 2>&1 ||
+    { apt-get update -qq &&
+        apt-get install -y -qq --no-install-recommends "${need[@]}"; } >"$log" 2>&1 ||
     give_up "could not install ${need[*]}"
 fi
 
@@ -69,33 +81,40 @@ version=
 for suite in "$codename-backports" testing unstable; do
   echo "deb-src $signed$mirror $suite main" > "$work/sources.list"
   timeout 40 apt-get "${apt_opts[@]}" update -qq >"$log" 2>&1 || continue
-  for v in $(apt-cache "${apt_opts[@]}" showsrc fuse3 2>/dev/null | awk '/^Version:/ {print $2}' | sort -rV); do
+  for v in $(apt-cache "${apt_opts[@]}" showsrc fuse3 2>/dev/null |
+      awk '/^Version:/ {print $2}' | sort -rV); do
     if at_least "$v"; then version=$v; break; fi
   done
   [ -z "$version" ] || break
 done
 [ -n "$version" ] || give_up "no Debian suite within reach has libfuse >= $min"
 
-( cd "$work/src" && timeout 60 apt-get "${apt_opts[@]}" -o APT::Sandbox::User=root source -qq "fuse3=$version" ) >"$log" 2>&1 ||
+( cd "$work/src" && timeout 60 apt-get "${apt_opts[@]}" -o APT::Sandbox::User=root \
+    source -qq "fuse3=$version" ) >"$log" 2>&1 ||
   give_up "could not fetch the source of fuse3 $version"
 src=$(find "$work/src" -mindepth 1 -maxdepth 1 -type d | head -1)
 [ -f "$src/meson.build" ] || give_up "the source of fuse3 $version has no meson.build"
 
-options=(--buildtype=release --libdir=lib -Db_ndebug=false -Dutils=false -Dtests=false -Duseroot=false)
+options=(--buildtype=release --libdir=lib -Db_ndebug=false -Dutils=false -Dtests=false
+  -Duseroot=false)
 if ! at_least "$private"; then
   # Built aside and swapped in whole, so that a failure never leaves half a prefix.
-  meson setup "$work/build" "$src" --prefix="$prefix" "${options[@]}" -Dexamples=false >"$log" 2>&1 &&
+  meson setup "$work/build" "$src" --prefix="$prefix" "${options[@]}" \
+    -Dexamples=false >"$log" 2>&1 &&
     ninja -C "$work/build" >"$log" 2>&1 ||
     give_up "libfuse $version does not build: $(grep -m1 -iE 'error' "$log" | cut -c1-160)"
-  DESTDIR=$work/root ninja -C "$work/build" install >"$log" 2>&1 || give_up "libfuse $version does not install"
+  DESTDIR=$work/root ninja -C "$work/build" install >"$log" 2>&1 ||
+    give_up "libfuse $version does not install"
   new=$work/root$prefix
   sed -i 's|^Libs: |Libs: -Wl,-rpath,${libdir} |' "$new/lib/pkgconfig/fuse3.pc"
-  grep -q -- '-rpath' "$new/lib/pkgconfig/fuse3.pc" || give_up "libfuse $version has an unexpected fuse3.pc"
+  grep -q -- '-rpath' "$new/lib/pkgconfig/fuse3.pc" ||
+    give_up "libfuse $version has an unexpected fuse3.pc"
   rm -rf "$prefix.new" && mkdir -p "$(dirname "$prefix")" && cp -a "$new" "$prefix.new" &&
     rm -rf "$prefix" && mv "$prefix.new" "$prefix" || give_up "could not write $prefix"
 fi
 
-# The product of all this: a program must build, link and run against it, even with an older libfuse3-dev installed.
+# The product of all this: a program must build, link and run against it, even with an older
+# libfuse3-dev installed.
 cat > "$work/try.c" <<'C'
 #define FUSE_USE_VERSION 318
 #include <fuse_lowlevel.h>
@@ -107,7 +126,8 @@ int main(void) {
 C
 flags=$(PKG_CONFIG_PATH=$pcdir pkg-config --cflags --libs fuse3)
 # shellcheck disable=SC2086
-if ! cc -o "$work/try" "$work/try.c" $flags >"$log" 2>&1 || ! got=$("$work/try" 2>>"$log") || ! at_least "${got%% *}"; then
+if ! cc -o "$work/try" "$work/try.c" $flags >"$log" 2>&1 ||
+   ! got=$("$work/try" 2>>"$log") || ! at_least "${got%% *}"; then
   rm -rf "$prefix"
   give_up "libfuse $version in $prefix is not usable"
 fi
@@ -115,9 +135,12 @@ uring=without
 if ldd "$prefix/lib/libfuse3.so" | grep -q liburing; then uring=with; fi
 
 if [ -n "$examples" ]; then
-  meson setup "$work/build-ex" "$src" --prefix="$prefix" "${options[@]}" -Dexamples=true >"$log" 2>&1 &&
-    ninja -C "$work/build-ex" example/passthrough_hp example/passthrough_ll example/hello_ll >"$log" 2>&1 &&
-    mkdir -p "$examples" && cp "$work"/build-ex/example/{passthrough_hp,passthrough_ll,hello_ll} "$examples/" ||
+  meson setup "$work/build-ex" "$src" --prefix="$prefix" "${options[@]}" \
+    -Dexamples=true >"$log" 2>&1 &&
+    ninja -C "$work/build-ex" example/passthrough_hp example/passthrough_ll \
+      example/hello_ll >"$log" 2>&1 &&
+    mkdir -p "$examples" &&
+    cp "$work"/build-ex/example/{passthrough_hp,passthrough_ll,hello_ll} "$examples/" ||
     echo "setup_libfuse: the examples did not build"
 fi
 echo "setup_libfuse: libfuse ${got%% *} ($uring io_uring) is in $prefix"

@@ -19,7 +19,8 @@ public:
     Function() = default;
     template <class F>
     requires(!std::is_same_v<std::decay_t<F>, Function> && std::is_invocable_r_v<R, F&, Args...>)
-        Function(F&& callable) {  // NOLINT(google-explicit-constructor)
+        // NOLINTNEXTLINE(google-explicit-constructor): a lambda goes where a Function is taken.
+        Function(F&& callable) {
         using Callable = std::decay_t<F>;
         if constexpr (kFits<Callable>) {
             new (storage_) Callable(std::forward<F>(callable));
