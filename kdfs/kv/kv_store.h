@@ -29,6 +29,11 @@ public:
     void erase_range(std::string first, std::string beyond) {
         changes_.push_back({Change::Kind::kEraseRange, std::move(first), std::move(beyond)});
     }
+    void append(KvBatch other) {
+        for (Change& change : other.changes_) {
+            changes_.push_back(std::move(change));
+        }
+    }
     bool empty() const { return changes_.empty(); }
     const std::vector<Change>& changes() const { return changes_; }
 
