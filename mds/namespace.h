@@ -84,7 +84,8 @@ struct Counts {
 // holds state between calls (but for a cache of effective policies): a read that is not in memory
 // ends it with kWouldBlock and names the missing keys in missing(); load them and call again. The
 // caller serialises: apply() and the commit of its batch happen in one turn of the loop; a batch
-// that is not committed is simply dropped.
+// that is not committed is simply dropped. A batch takes the changes of one call: it is committed
+// before the next one is made, since each call reads what the last one wrote from the store.
 //
 // Leases: since nothing happens before the commit, a server may apply() into a fresh batch, look at
 // touched(), and if somebody else's lease is in the way drop the batch, recall, and apply again.
@@ -125,7 +126,9 @@ public:
     // and times, then frees orphans that is_open() denies: the server's table of open files has
     // the release before. SyncMeta and Flush.sync are the server's.
     // Remove and Rename keep an unnamed inode as an orphan if is_open() says so or the request has
-    // not another `not_open_ino`; the server counts the own session's opens only without it.
+    // no `not_open_ino` for it; the server counts the own session's opens only without that.
+    // A session with the exclusive lease flushes its size before it sets another size: the old end
+    // known here decides what is trimmed.
     Result<pb::MetaReply> apply(const pb::MetaRequest& request,
                                 const OpContext& context,
                                 KvBatch& batch);
@@ -172,9 +175,6 @@ public:
 
 private:
     friend class View;
-
-    template <class Body>
-    auto run(KvBatch& batch, Body body);
 
     KvStore& store_;
     Missing missing_;
