@@ -18,6 +18,7 @@ enum class MessageType : uint16_t {
     kCloseSession = 22,
     kMeta = 23,
     kRecall = 24,
+    kScanMeta = 25,
     // Storage daemon (chunk.proto).
     kWrite = 40,
     kRead = 41,
