@@ -159,6 +159,7 @@ Reply op_flush(View& view, const pb::Flush& op, const OpContext& context) {
     if (op.has_atime()) {
         dirty.atime = op.atime();
     }
+    view.touch(inode->ino, Access::kChange);
     KDFS_TRY(take_dirty_state(view, *inode, dirty, context.now));
     pb::MetaReply reply;
     fill_attr(*inode, *reply.mutable_attr());

@@ -19,6 +19,7 @@ Status release_one(View& view, const pb::ReleaseOne& item, const OpContext& cont
     if (item.has_mtime()) {
         dirty.mtime = item.mtime();
     }
+    view.touch(inode->ino, Access::kChange);
     KDFS_TRY(take_dirty_state(view, *inode, dirty, context.now));
     if (!item.still_open() && !context.is_open(inode->ino)) {
         KDFS_TRY(free_orphan(view, *inode));
