@@ -1,0 +1,492 @@
+// Staging and committing changes. See chunk_store.h for the rules.
+
+#include "kdfs/base/checksum.h"
+#include "storage/chunk_store.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+namespace kdfs::storage {
+
+// A change while it is made. Lives in the frame of stage().
+struct ChunkStore::Build {
+    // New content of `count` blocks from `first` on. Only the chunk's last block may be short.
+    struct Segment {
+        uint64_t first = 0;
+        uint64_t count = 0;
+        BufferChain data;
+    };
+
+    ChunkKey key;
+    RecordPtr base;
+    ChunkWrite write;
+    std::shared_ptr<ChunkRecord> next;
+    std::vector<Segment> segments;  // in block order
+    StagedWrite* staged = nullptr;
+
+    uint64_t old_length() const { return base ? base->length : 0; }
+    uint64_t write_end() const { return write.offset + write.data.size(); }
+    // Gives the record its new length; blocks that are new are holes.
+    void set_length(uint64_t length) {
+        size_t before = next->blocks.size();
+        next->length = length;
+        next->blocks.resize(blocks_of(length), kHole);
+        next->sums.resize(blocks_of(length), zeros_checksum(kBlockBytes));
+        if (next->blocks.size() > before) {
+            size_t last = next->blocks.size() - 1;
+            next->sums[last] = zeros_checksum(next->bytes_of_block(last));
+        }
+    }
+    // Whether the write gives every byte that block `index` will have.
+    bool covers(uint64_t index) const {
+        uint64_t first = index * kBlockBytes;
+        return write.offset <= first && write_end() >= first + next->bytes_of_block(index);
+    }
+};
+
+Task<Result<StagedWrite>> ChunkStore::stage(ChunkKey key, RecordPtr base, ChunkWrite write) {
+    if (failure_) {
+        co_return *failure_;
+    }
+    StagedWrite staged;
+    staged.key_ = key;
+    staged.base_ = base;
+    staged.store_ = this;
+    if (write.kind == pb::WRITE_REMOVE) {
+        co_return std::move(staged);
+    }
+    Build build;
+    build.key = key;
+    build.base = std::move(base);
+    build.write = std::move(write);
+    build.staged = &staged;
+    build.next = build.base && build.write.kind != pb::WRITE_REPLACE
+                     ? std::make_shared<ChunkRecord>(*build.base)
+                     : std::make_shared<ChunkRecord>();
+    build.next->version = build.write.new_version;
+    if (build.write.kind == pb::WRITE_REPLACE) {
+        build_replace(build);
+    } else {
+        build.next->remember(build.write.writer);
+        if (build.write.kind == pb::WRITE_TRUNCATE) {
+            KDFS_CO_TRY(co_await build_truncate(build));
+        } else {
+            KDFS_CO_TRY(co_await build_data(build));
+        }
+    }
+    KDFS_CO_TRY(co_await place(build));
+    staged.next_ = std::move(build.next);
+    co_return std::move(staged);
+}
+
+void ChunkStore::build_replace(Build& build) {
+    build.next->recent = std::move(build.write.recent);
+    build.set_length(build.write.data.size());
+    build.next->sums = std::move(build.write.sums);
+    if (!build.write.data.empty()) {
+        build.segments.push_back({0, build.next->blocks.size(), std::move(build.write.data)});
+    }
+}
+
+Task<Status> ChunkStore::build_data(Build& build) {
+    uint64_t old_length = build.old_length();
+    uint64_t first = build.write.offset / kBlockBytes;
+    uint64_t last = (build.write_end() - 1) / kBlockBytes;
+    build.set_length(std::max(old_length, build.write_end()));
+    if (old_length % kBlockBytes != 0 && old_length / kBlockBytes < first) {
+        KDFS_CO_TRY(co_await merge_block(build, old_length / kBlockBytes));
+    }
+    uint64_t direct = first;
+    if (!build.covers(first)) {
+        KDFS_CO_TRY(co_await merge_block(build, first));
+        direct = first + 1;
+    }
+    bool merge_last = last >= direct && !build.covers(last);
+    uint64_t direct_end = merge_last ? last : last + 1;
+    if (direct < direct_end) {
+        uint64_t from = direct * kBlockBytes - build.write.offset;
+        uint64_t to = std::min(direct_end * kBlockBytes, build.write_end()) - build.write.offset;
+        Build::Segment segment;
+        segment.first = direct;
+        segment.count = direct_end - direct;
+        segment.data = build.write.data.slice(from, to - from);
+        build.segments.push_back(std::move(segment));
+        for (uint64_t i = direct; i < direct_end; ++i) {
+            build.next->sums[i] = build.write.sums[i - first];
+        }
+    }
+    if (merge_last) {
+        KDFS_CO_TRY(co_await merge_block(build, last));
+    }
+    co_return Status();
+}
+
+Task<Status> ChunkStore::build_truncate(Build& build) {
+    uint64_t old_length = build.old_length();
+    uint64_t length = build.write.offset;
+    build.set_length(length);
+    uint64_t cut = std::min(length, old_length);
+    if (cut % kBlockBytes == 0 || length == old_length) {
+        co_return Status();
+    }
+    uint64_t block = cut / kBlockBytes;
+    if (length > old_length) {
+        co_return co_await merge_block(build, block);
+    }
+    // The bytes on disk stay; only fewer of them count.
+    if (build.base->blocks[block] == kHole) {
+        build.next->sums[block] = zeros_checksum(build.next->bytes_of_block(block));
+        co_return Status();
+    }
+    BufferChain old;
+    Status read = co_await read_blocks(build.base, block, 1, &old);
+    if (!read.ok()) {
+        co_return damaged_error(build.key, read.error().detail);
+    }
+    uint64_t kept = build.next->bytes_of_block(block);
+    build.next->sums[block] = checksum(old.pieces().front().span().subspan(0, kept));
+    co_return Status();
+}
+
+// Makes the new content of a block of which the write gives only a part, or nothing but a tail of
+// zeros because the chunk grows behind it.
+Task<Status> ChunkStore::merge_block(Build& build, uint64_t block) {
+    uint64_t start = block * kBlockBytes;
+    uint64_t bytes = build.next->bytes_of_block(block);
+    uint64_t from = std::clamp(build.write.offset, start, start + bytes);
+    uint64_t to = std::clamp(build.write_end(), start, start + bytes);
+    bool written = build.write.kind == pb::WRITE_DATA && from < to;
+    bool has_old = build.base && start < build.base->length && build.base->blocks[block] != kHole;
+    if (!written && !has_old) {
+        build.next->sums[block] = zeros_checksum(bytes);
+        co_return Status();
+    }
+    Buffer merged = Buffer::zeros(bytes);
+    if (has_old) {
+        BufferChain old;
+        Status read = co_await read_blocks(build.base, block, 1, &old);
+        if (!read.ok()) {
+            Errc code = read.error().code;
+            co_return code == Errc::kCorrupt ? damaged_error(build.key, read.error().detail)
+                                             : read.error();
+        }
+        const Buffer& piece = old.pieces().front();
+        std::memcpy(merged.mutable_data(), piece.data(), std::min<uint64_t>(piece.size(), bytes));
+    }
+    if (written) {
+        uint64_t at = from - start;
+        BufferChain part = build.write.data.slice(from - build.write.offset, to - from);
+        for (const Buffer& piece : part.pieces()) {
+            std::memcpy(merged.mutable_data() + at, piece.data(), piece.size());
+            at += piece.size();
+        }
+    }
+    build.next->sums[block] = checksum(merged.span());
+    Build::Segment segment;
+    segment.first = block;
+    segment.count = 1;
+    segment.data = BufferChain(std::move(merged));
+    build.segments.push_back(std::move(segment));
+    co_return Status();
+}
+
+// Takes space for the segments and pairs it with their data.
+Task<Status> ChunkStore::place(Build& build) {
+    uint64_t blocks = 0;
+    for (const Build::Segment& segment : build.segments) {
+        blocks += segment.count;
+    }
+    if (blocks == 0) {
+        co_return Status();
+    }
+    auto space = co_await take_space(blocks);
+    if (!space.ok()) {
+        co_return std::move(space).error();
+    }
+    StagedWrite& staged = *build.staged;
+    staged.fresh_ = std::move(*space);
+    auto extent = staged.fresh_.begin();
+    uint64_t used = 0;  // of *extent
+    for (const Build::Segment& segment : build.segments) {
+        for (uint64_t done = 0; done < segment.count;) {
+            if (used == extent->count) {
+                ++extent;
+                used = 0;
+            }
+            uint64_t count = std::min(segment.count - done, extent->count - used);
+            uint64_t offset = done * kBlockBytes;
+            uint64_t bytes = std::min(count * kBlockBytes, segment.data.size() - offset);
+            if (used == 0) {
+                staged.io_.emplace_back();
+                staged.io_.back().extent = *extent;
+            }
+            staged.io_.back().data.append(segment.data.slice(offset, bytes));
+            for (uint64_t i = 0; i < count; ++i) {
+                build.next->blocks[segment.first + done + i] = extent->first + used + i;
+            }
+            used += count;
+            done += count;
+        }
+    }
+    co_return Status();
+}
+
+Task<Result<std::vector<Extent>>> ChunkStore::take_space(uint64_t blocks) {
+    // Once for the space there is, and twice more after syncs that empty the quarantine: the first
+    // may release only what was freed before it began.
+    constexpr int kRounds = 3;
+    for (int round = 0; round < kRounds; ++round) {
+        for (;;) {
+            if (blocks > allocator_->blocks_per_slab()) {
+                if (allocator_->free_blocks() >= blocks) {
+                    break;
+                }
+            } else if (auto run = allocator_->allocate_run(blocks)) {
+                co_return std::vector<Extent>(1, *run);
+            }
+            auto grown = co_await grow();
+            if (!grown.ok()) {
+                co_return std::move(grown).error();
+            }
+            if (!*grown) {
+                break;
+            }
+        }
+        std::vector<Extent> pieces = allocator_->allocate_pieces(blocks);
+        if (!pieces.empty()) {
+            co_return pieces;
+        }
+        if (allocator_->quarantined_blocks() == 0 && dirty_.empty()) {
+            break;
+        }
+        KDFS_CO_TRY(co_await sync());
+    }
+    co_return Error(Errc::kNoSpace,
+                    "target " + std::to_string(options_.target.value) +
+                        " is full; remove files or add targets");
+}
+
+// One slab more; false if there is no room for one. Callers share.
+Task<Result<bool>> ChunkStore::grow() {
+    uint64_t slabs = allocator_->slabs();
+    SemaphoreHold hold = co_await grow_mutex_.lock();
+    if (allocator_->slabs() != slabs) {
+        co_return true;
+    }
+    auto space = co_await disk_.space();
+    if (!space.ok()) {
+        co_return std::move(space).error();
+    }
+    if (capacity_slabs(*space) <= slabs) {
+        co_return false;
+    }
+    Status grown = co_await slabs_->grow();
+    if (!grown.ok()) {
+        if (grown.error().code == Errc::kNoSpace) {
+            co_return false;
+        }
+        co_return std::move(grown).error();
+    }
+    allocator_->add_slab();
+    co_return true;
+}
+
+Task<Status> ChunkStore::write_data(StagedWrite& staged) {
+    for (StagedWrite::Io& io : staged.io_) {
+        Status written = co_await slabs_->write(io.extent, std::move(io.data));
+        if (!written.ok()) {
+            co_return fail(written.error());
+        }
+    }
+    staged.io_.clear();
+    co_return Status();
+}
+
+Status ChunkStore::commit(StagedWrite staged) {
+    if (failure_) {
+        return *failure_;
+    }
+    KDFS_CHECK(staged.store_ == this && staged.io_.empty());
+    // From here on the blocks belong to the record.
+    staged.store_ = nullptr;
+    return apply_record(staged.key_, staged.base_, std::move(staged.next_));
+}
+
+Result<RecordPtr> ChunkStore::clone(const RecordPtr& from, ChunkKey to, RecordPtr base) {
+    if (failure_) {
+        return *failure_;
+    }
+    auto next = std::make_shared<ChunkRecord>(*from);
+    next->recent.clear();
+    next->version =
+        base ? ChunkVersion(std::max(base->version.value, from->version.value) + 1) : from->version;
+    for (const Extent& extent : from->extents(slabs_->blocks_per_slab())) {
+        allocator_->ref(extent);
+    }
+    RecordPtr made = next;
+    KDFS_TRY(apply_record(to, base, std::move(next)));
+    return made;
+}
+
+namespace {
+
+// Runs of the blocks of `record` that `other` (or nothing) has not at the same place, or has.
+std::vector<Extent> runs_of(const ChunkRecord& record,
+                            const ChunkRecord* other,
+                            bool shared,
+                            uint64_t blocks_per_slab) {
+    ChunkRecord part;
+    for (size_t i = 0; i < record.blocks.size(); ++i) {
+        bool same =
+            other != nullptr && i < other->blocks.size() && other->blocks[i] == record.blocks[i];
+        if (same == shared) {
+            part.blocks.push_back(record.blocks[i]);
+        }
+    }
+    return part.extents(blocks_per_slab);
+}
+
+}  // namespace
+
+// Settles who uses the blocks of the record that is replaced. `next` may be null.
+void ChunkStore::hold_base(ChunkKey key,
+                           const RecordPtr& base,
+                           const ChunkRecord* next,
+                           KvBatch& batch) {
+    uint64_t per_slab = slabs_->blocks_per_slab();
+    auto [dirty, first_change] = dirty_.try_emplace(key);
+    if (!base) {
+        return;
+    }
+    if (!first_change) {
+        // A record no sync has taken: nothing falls back to it.
+        for (const Extent& extent : runs_of(*base, next, false, per_slab)) {
+            allocator_->unref(extent, last_seq_);
+        }
+        return;
+    }
+    // The fallback takes over the users of all blocks of `base`; those that stay get one more.
+    if (next != nullptr) {
+        for (const Extent& extent : runs_of(*base, next, true, per_slab)) {
+            allocator_->ref(extent);
+        }
+        dirty->second.fallback_seq = base->seq;
+        batch.put(fallback_key(key, base->seq), encode_record(*base));
+    }
+    dirty->second.held = base->extents(per_slab);
+}
+
+Status ChunkStore::apply_record(ChunkKey key,
+                                const RecordPtr& base,
+                                std::shared_ptr<ChunkRecord> next) {
+    KvBatch batch;
+    last_seq_ += 1;
+    bool existed = base != nullptr || damaged_.erase(key) != 0;
+    hold_base(key, base, next.get(), batch);
+    if (next) {
+        next->seq = last_seq_;
+        batch.put(record_key(key), encode_record(*next));
+    } else {
+        batch.erase(record_key(key));
+    }
+    chunks_ += next ? 1 : 0;
+    chunks_ -= existed ? 1 : 0;
+    cache_.put(key, std::move(next));
+    Status applied = kv_.apply(batch);
+    if (!applied.ok()) {
+        return fail(applied.error());
+    }
+    wake_sync_.set();
+    if (dirty_.size() > kDirtyChunksMax ||
+        allocator_->quarantined_blocks() > kQuarantineBytesMax / kBlockBytes) {
+        sync_early_.set();
+    }
+    return {};
+}
+
+Task<Status> ChunkStore::sync() {
+    uint64_t wanted = last_seq_;
+    while (durable_seq_ < wanted && !failure_) {
+        if (syncing_) {
+            co_await sync_done_.wait();
+        } else {
+            KDFS_CO_TRY(co_await sync_once());
+        }
+    }
+    if (failure_) {
+        co_return *failure_;
+    }
+    co_return Status();
+}
+
+Task<Status> ChunkStore::sync_data() {
+    Status synced = co_await slabs_->sync(io_scope_);
+    if (!synced.ok()) {
+        co_return fail(synced.error());
+    }
+    co_return synced;
+}
+
+Task<Status> ChunkStore::sync_once() {
+    syncing_ = true;
+    sync_done_.reset();
+    uint64_t taken = last_seq_;
+    DirtyMap done = std::exchange(dirty_, {});
+    std::vector<Task<Status>> parts;
+    parts.push_back(slabs_->sync(io_scope_));
+    parts.push_back(kv_.sync());
+    std::vector<Status> results = co_await when_all(io_scope_, std::move(parts));
+    for (Status& result : results) {
+        if (!result.ok()) {
+            (void)fail(result.error());
+        }
+    }
+    if (!failure_) {
+        after_sync(taken, done);
+    }
+    syncing_ = false;
+    sync_done_.set();
+    if (failure_) {
+        co_return *failure_;
+    }
+    co_return Status();
+}
+
+// Changes up to `durable` are on stable storage now, and nothing falls back behind them.
+void ChunkStore::after_sync(uint64_t durable, const DirtyMap& done) {
+    durable_seq_ = durable;
+    KvBatch batch;
+    for (const auto& [key, dirty] : done) {
+        for (const Extent& extent : dirty.held) {
+            allocator_->unref(extent, last_seq_);
+        }
+        if (dirty.fallback_seq != 0) {
+            batch.erase(fallback_key(key, dirty.fallback_seq));
+        }
+    }
+    allocator_->release(durable_seq_);
+    put_durable(batch);
+    // Not synced: a crash that loses it costs open() some checking, nothing else.
+    Status applied = kv_.apply(batch);
+    if (!applied.ok()) {
+        (void)fail(applied.error());
+    }
+}
+
+Task<void> ChunkStore::sync_loop() {
+    while (!stopping_ && !failure_) {
+        if (last_seq_ == durable_seq_) {
+            wake_sync_.reset();
+            co_await wake_sync_.wait();
+            continue;
+        }
+        sync_early_.reset();
+        co_await sync_early_.wait_until(env_.now() + options_.sync_interval);
+        if (!stopping_) {
+            (void)co_await sync();
+        }
+    }
+}
+
+}  // namespace kdfs::storage
