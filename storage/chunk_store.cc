@@ -145,9 +145,11 @@ Task<Status> ChunkStore::read_blocks(RecordPtr record,
             at = end;
             continue;
         }
-        auto read = co_await slabs_->read(Extent{block, end - at});
+        Extent extent{block, end - at};
+        auto read = co_await slabs_->read(extent);
         if (!read.ok()) {
-            co_return std::move(read).error();
+            // Of no more use than wrong bytes, and healed in the same way.
+            co_return Error(Errc::kCorrupt, "cannot be read: " + read.error().detail);
         }
         for (uint64_t i = at; i < end; ++i) {
             auto bytes_of = read->span().subspan((i - at) * kBlockBytes, record->bytes_of_block(i));
@@ -185,9 +187,6 @@ Task<Result<ReadData>> ChunkStore::read(ChunkKey key, uint64_t offset, uint64_t 
             co_return out;
         }
         last = read.error();
-        if (last.code != Errc::kCorrupt) {
-            co_return last;
-        }
         // The blocks may have been freed and used again while they were read: then the record is
         // another one by now.
         auto now = co_await find(key);

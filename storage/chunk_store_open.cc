@@ -126,11 +126,19 @@ Task<Result<RecordPtr>> ChunkStore::check_record(std::string value) {
             co_return Error(Errc::kCorrupt, "its record names blocks behind the last slab");
         }
     }
-    if (record->seq > durable_seq_) {
-        BufferChain data;
-        KDFS_CO_TRY(co_await read_blocks(record, 0, record->blocks.size(), &data));
+    if (record->seq <= durable_seq_) {
+        co_return RecordPtr(record);
     }
-    co_return RecordPtr(record);
+    Status intact;
+    // A read may fail once and then work; a record given up here is gone.
+    for (int attempt = 0; attempt < kReadAttemptsMax; ++attempt) {
+        BufferChain data;
+        intact = co_await read_blocks(record, 0, record->blocks.size(), &data);
+        if (intact.ok()) {
+            co_return RecordPtr(record);
+        }
+    }
+    co_return std::move(intact).error();
 }
 
 Task<Status> ChunkStore::load_record(ChunkKey key, std::string value) {
@@ -140,8 +148,8 @@ Task<Status> ChunkStore::load_record(ChunkKey key, std::string value) {
         older = std::move(found->second);
     }
     chunks_ += 1;
-    bool had_fallback = !older.empty();
     bool newest = true;
+    bool never_synced = true;
     std::string cause;
     for (;;) {
         auto record = co_await check_record(value);
@@ -158,6 +166,8 @@ Task<Status> ChunkStore::load_record(ChunkKey key, std::string value) {
             co_return std::move(record).error();
         }
         cause = cause.empty() ? record.error().detail : cause;
+        auto decoded = decode_record(value);
+        never_synced = never_synced && decoded.ok() && decoded->seq > durable_seq_;
         if (older.empty()) {
             break;
         }
@@ -165,9 +175,8 @@ Task<Status> ChunkStore::load_record(ChunkKey key, std::string value) {
         older.pop_back();
         newest = false;
     }
-    auto decoded = decode_record(value);
-    if (!had_fallback && decoded.ok() && decoded->seq > durable_seq_) {
-        // It was never synced, and is as if it had not been written.
+    if (never_synced) {
+        // It is as if the chunk had not been written.
         recovery_.erase(record_key(key));
         chunks_ -= 1;
         co_return Status();

@@ -167,9 +167,7 @@ Task<Status> ChunkStore::merge_block(Build& build, uint64_t block) {
         BufferChain old;
         Status read = co_await read_blocks(build.base, block, 1, &old);
         if (!read.ok()) {
-            Errc code = read.error().code;
-            co_return code == Errc::kCorrupt ? damaged_error(build.key, read.error().detail)
-                                             : read.error();
+            co_return damaged_error(build.key, read.error().detail);
         }
         const Buffer& piece = old.pieces().front();
         std::memcpy(merged.mutable_data(), piece.data(), std::min<uint64_t>(piece.size(), bytes));
