@@ -247,6 +247,15 @@ Result<uint64_t> Reactor::watch(int fd, uint32_t events, FdHandler& handler) {
     return token;
 }
 
+void Reactor::change_events(uint64_t token, uint32_t events) {
+    epoll_event event{};
+    event.events = events;
+    event.data.u64 = token;
+    int failed =
+        epoll_ctl(epoll_fd_, EPOLL_CTL_MOD, watches_[static_cast<uint32_t>(token)].fd, &event);
+    KDFS_CHECK(failed == 0);
+}
+
 void Reactor::unwatch(uint64_t token) {
     auto index = static_cast<uint32_t>(token);
     WatchSlot& slot = watches_[index];

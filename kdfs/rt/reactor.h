@@ -99,6 +99,8 @@ public:
     // Registers `handler` for epoll's `events` on `fd`; the token is for unwatch(), after which
     // the handler hears nothing more. The handler must outlive its registration.
     Result<uint64_t> watch(int fd, uint32_t events, FdHandler& handler);
+    // Waits for other events from now on.
+    void change_events(uint64_t token, uint32_t events);
     // Does not touch `fd`, except that epoll forgets it. Call before closing `fd`.
     void unwatch(uint64_t token);
     // Calls `handler` at the end of this turn.
