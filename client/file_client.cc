@@ -1,0 +1,271 @@
+#include "client/file_client.h"
+
+#include "kdfs/proto/layout.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace kdfs::client {
+namespace {
+
+constexpr size_t kEvictAtOnce = 256;
+
+}  // namespace
+
+FileClient::FileClient(Env& env, ClientOptions options, Invalidator* invalidator)
+    : env_(env),
+      options_(std::move(options)),
+      invalidator_(invalidator),
+      zeros_(Buffer::zeros(kPieceBytesMax)),
+      session_(env, options_, *this),
+      chunks_(env, options_, session_),
+      scope_(env.scheduler()) {}
+
+FileClient::~FileClient() = default;
+
+Task<Status> FileClient::start(TimePoint deadline) {
+    KDFS_CO_TRY(co_await session_.start(deadline));
+    scope_.spawn(background());
+    co_return Status();
+}
+
+Task<Status> FileClient::stop() {
+    Status first;
+    std::vector<InodeRef> dirty;
+    for (auto& [ino, inode] : dirty_) {
+        dirty.push_back(inode);
+    }
+    for (InodeRef& inode : dirty) {
+        co_await drain(inode);
+        Status written = take_write_error(*inode);
+        if (!written.ok() && first.ok()) {
+            first = std::move(written);
+        }
+    }
+    dirty.clear();
+    for (auto& [ino, inode] : meta_dirty_) {
+        dirty.push_back(inode);
+    }
+    std::vector<Task<Status>> flushes;
+    for (InodeRef& inode : dirty) {
+        flushes.push_back(flush_meta(inode, false));
+    }
+    std::vector<Status> results = co_await when_all(scope_, std::move(flushes));
+    for (Status& result : results) {
+        if (!result.ok() && first.ok()) {
+            first = std::move(result);
+        }
+    }
+    stopping_ = true;
+    wake_background_.set();
+    room_.pulse();
+    co_await session_.stop();
+    co_await chunks_.stop();
+    co_await scope_.close();
+    co_return first;
+}
+
+Task<Result<pb::MetaReply>> FileClient::call(pb::MetaRequest request) {
+    struct Count {
+        explicit Count(size_t& c) : counter(c) { ++counter; }
+        ~Count() { --counter; }
+        size_t& counter;
+    };
+    Count asking(asking_);
+    std::optional<Count> opening;
+    if (request.has_create() || request.has_open()) {
+        opening.emplace(opening_);
+    }
+    auto reply = co_await session_.call(std::move(request));
+    // In the same turn in which the call stops counting: a recall that overtook the answer either
+    // finds the lease here or leaves word because a call is under way.
+    if (reply.ok()) {
+        take_answer(*reply);
+    }
+    if (asking_ == 1) {
+        cache_.forget_caps();
+    }
+    co_return reply;
+}
+
+bool FileClient::usable(const Inode& inode, pb::LeaseMode mode) const {
+    return inode.lease >= mode && session_.usable();
+}
+
+const pb::Attr* FileClient::cached_attr(InodeId ino) {
+    InodeRef inode = cache_.find(ino);
+    if (!inode || !usable(*inode, pb::LEASE_READ)) {
+        return nullptr;
+    }
+    cache_.touch(*inode);
+    return &inode->attr;
+}
+
+void FileClient::take_answer(const pb::MetaReply& reply) {
+    if (reply.attr().ino() != 0) {
+        take_attr(reply.attr(), reply.grant());
+    }
+    if (reply.parent().ino() != 0) {
+        take_attr(reply.parent(), reply.parent_grant());
+    }
+    if (reply.parent2().ino() != 0) {
+        take_attr(reply.parent2(), pb::Grant());
+    }
+    for (const pb::DirEntry& entry : reply.entries()) {
+        if (entry.attr().ino() != 0) {
+            take_attr(entry.attr(), entry.grant());
+        }
+    }
+}
+
+void FileClient::take_attr(const pb::Attr& attr, const pb::Grant& grant) {
+    InodeRef inode = cache_.get(InodeId(attr.ino()));
+    if (inode->attr.data() != attr.data() && inode->attr.change() < attr.change()) {
+        // The file was emptied: what was written or read before belongs to the old data.
+        forget_dirty(*inode);
+        drop_fetched(*inode, 0, UINT64_MAX);
+        inode->size_dirty = false;
+        inode->times_dirty = false;
+    }
+    cache_.adopt_grant(*inode, grant);
+    cache_.adopt_attr(*inode, attr);
+}
+
+// The inode of an answer that was taken; it may have gone from the cache since.
+InodeRef FileClient::adopt(const pb::Attr& attr) {
+    InodeRef inode = cache_.get(InodeId(attr.ino()));
+    cache_.adopt_attr(*inode, attr);
+    cache_.touch(*inode);
+    if (cache_.size() > options_.inodes_max || cache_.names() > options_.names_max) {
+        trim_cache();
+    }
+    return inode;
+}
+
+Result<FileClient::OpenFile*> FileClient::open_file(OpenId id) {
+    auto found = opens_.find(id);
+    if (found == opens_.end()) {
+        return Error(Errc::kBadHandle, "no open file has the number " + std::to_string(id));
+    }
+    return &found->second;
+}
+
+Opened FileClient::add_open(InodeRef inode, bool write) {
+    Opened out;
+    out.id = next_open_++;
+    out.attr = inode->attr;
+    ++inode->opens;
+    ReadAhead ahead(piece_bytes(inode->attr.layout()), options_.read_ahead_bytes);
+    opens_.emplace(out.id, OpenFile{std::move(inode), write, ahead});
+    return out;
+}
+
+// Forgets what may be used under the lease only.
+void FileClient::drop_inode_cache(Inode& inode) {
+    drop_fetched(inode, 0, UINT64_MAX);
+    if (inode.lease == pb::LEASE_NONE) {
+        cache_.drop_names(inode);
+        inode.meta_synced = false;
+    }
+}
+
+void FileClient::trim_cache() {
+    cache_.shrink_names(options_.names_max);
+    if (cache_.size() <= options_.inodes_max) {
+        return;
+    }
+    for (const InodeRef& inode : cache_.idle(kEvictAtOnce, kEvictAtOnce * 4)) {
+        if (inode->lease != pb::LEASE_NONE || inode->meta_dirty() || inode->server_open) {
+            if (invalidator_ != nullptr) {
+                invalidator_->attributes(inode->ino);
+                if (!inode->names.empty()) {
+                    invalidator_->names();
+                }
+            }
+            queue_release(*inode, pb::LEASE_NONE, false);
+        }
+        meta_dirty_.erase(inode->ino);
+        drop_inode_cache(*inode);
+        cache_.erase(inode->ino);
+    }
+}
+
+pb::ReleaseOne FileClient::release_item(const Inode& inode,
+                                        pb::LeaseMode keep,
+                                        bool still_open) const {
+    pb::ReleaseOne item;
+    item.set_ino(inode.ino.value);
+    item.set_keep(keep);
+    item.set_still_open(still_open);
+    item.set_lease_seq(inode.lease_seq);
+    if (inode.meta_dirty()) {
+        item.set_size(inode.attr.size());
+        item.set_mtime(inode.attr.mtime());
+    }
+    return item;
+}
+
+void FileClient::queue_release(Inode& inode, pb::LeaseMode keep, bool still_open) {
+    releases_.push_back(release_item(inode, keep, still_open));
+    inode.server_open = still_open;
+    cache_.cap(inode, inode.lease_seq, keep);
+    if (!sending_releases_) {
+        sending_releases_ = true;
+        scope_.spawn(send_releases());
+    }
+}
+
+Task<void> FileClient::send_releases() {
+    while (!releases_.empty() && !stopping_) {
+        pb::MetaRequest request;
+        size_t count = std::min(releases_.size(), kReleaseBatch);
+        std::vector<std::pair<InodeId, pb::ReleaseOne>> sent;
+        for (size_t i = 0; i < count; ++i) {
+            sent.emplace_back(InodeId(releases_[i].ino()), releases_[i]);
+            *request.mutable_release()->add_items() = std::move(releases_[i]);
+        }
+        releases_.erase(releases_.begin(), releases_.begin() + static_cast<std::ptrdiff_t>(count));
+        auto reply = co_await call(std::move(request));
+        if (!reply.ok()) {
+            LogEvent(env_.log(), LogLevel::kWarn, "leases not given back")
+                .with("count", count)
+                .with("cause", reply.error().to_string());
+            continue;
+        }
+        for (auto& [ino, item] : sent) {
+            InodeRef inode = cache_.find(ino);
+            // Unless it was written again meanwhile, under a new lease.
+            if (inode && inode->lease_seq == item.lease_seq() && item.has_size() &&
+                inode->attr.size() == item.size() && inode->attr.mtime() == item.mtime()) {
+                inode->size_dirty = false;
+                inode->times_dirty = false;
+            }
+        }
+    }
+    sending_releases_ = false;
+}
+
+// The map, with the chain table of `layout` in it.
+Task<Result<std::shared_ptr<const ClusterMap>>> FileClient::map_with(pb::Layout layout) {
+    KDFS_CO_TRY(check_layout(layout));
+    TimePoint deadline = env_.now() + options_.patience;
+    while (true) {
+        std::shared_ptr<const ClusterMap> map = session_.map();
+        if (map->table(layout.table()) != nullptr) {
+            co_return map;
+        }
+        bool newer = co_await session_.wait_newer(map->epoch(), deadline);
+        if (!newer) {
+            co_return Error(Errc::kNotServing,
+                            "the cluster map has no chain table " + std::to_string(layout.table()) +
+                                ", which a file refers to");
+        }
+    }
+}
+
+// Now, but after `earlier` in any case: who caches data compares times to see that it changed.
+WallTime FileClient::time_after(WallTime earlier) {
+    return std::max(env_.wall_clock().now(), earlier + 1);
+}
+
+}  // namespace kdfs::client

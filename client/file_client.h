@@ -1,0 +1,266 @@
+#pragma once
+
+#include "client/chunk_client.h"
+#include "client/inode_cache.h"
+#include "client/options.h"
+#include "client/session.h"
+#include "kdfs/proto/layout.h"
+#include "kdfs/proto/meta.pb.h"
+#include "kdfs/rt/env.h"
+#include "kdfs/rt/sync.h"
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+namespace kdfs::client {
+
+// Whoever caches what a FileClient answered, such as a kernel. Called on the loop, before a lease
+// is given back; must not wait.
+class Invalidator {
+public:
+    virtual ~Invalidator() = default;
+    // The attributes, and with them the data, are to be asked for again.
+    virtual void attributes(InodeId ino) = 0;
+    // Every name is.
+    virtual void names() = 0;
+};
+
+// An open file. 0 is none.
+using OpenId = uint64_t;
+
+// Classes with constructors where they travel through co_await statements: see RpcCall.
+struct OpenOptions {
+    bool write = false;
+    bool truncate = false;
+};
+
+struct Opened {
+    OpenId id = 0;
+    pb::Attr attr;
+};
+
+struct WriteOp {
+    OpenId id = 0;
+    uint64_t offset = 0;
+    Buffer data;
+    bool append = false;     // at the end, wherever that is; offset is ignored
+    bool kill_suid = false;  // drop set-id bits, as a write by an ordinary user does
+
+    WriteOp(OpenId i, uint64_t at, Buffer bytes) : id(i), offset(at), data(std::move(bytes)) {}
+};
+
+// kdfs as a library: the operations of a file system, asynchronous, with the semantics of one
+// machine's file system among all clients of the cluster.
+//
+// Caching: what is cached is used under a lease only. A recall makes later operations ask the
+// server; it waits for nothing that waits for the server, so the two never wait for each other.
+// Writing: under an exclusive lease write() returns once the bytes are buffered. They are written
+// to the chunks when a piece is full, after kDirtyAge, when half the buffer is full, or by fsync();
+// an error of such a write is returned once, by the next write, flush or fsync of the file.
+// Without the lease (several writers) write() returns when the bytes are in the chunks and the size
+// is reported.
+// Durability: fsync() covers data, size and times of the file, and its name.
+// Lost sessions: unwritten data is gone and reported by kLostData, once per file.
+//
+// One loop. `env` and `invalidator` (may be null) outlive this. stop() before destruction, except
+// where a crash is simulated.
+class FileClient final : public LeaseHolder {
+public:
+    static constexpr Duration kDirtyAge = std::chrono::seconds(1);
+    static constexpr Duration kMetaDirtyAge = std::chrono::seconds(5);
+    static constexpr Duration kBackgroundTurn = std::chrono::milliseconds(250);
+    static constexpr size_t kRunsPerFileMax = 64;
+    static constexpr size_t kReleaseBatch = 256;
+    // Up to this many runs fsync() has synced one by one; beyond, it syncs the chains afterwards.
+    static constexpr size_t kSyncRunsMax = 4;
+    // A file whose exclusive lease was refused is written through this often before asking again.
+    static constexpr uint64_t kWritesThrough = 64;
+
+    FileClient(Env& env, ClientOptions options, Invalidator* invalidator);
+    ~FileClient() override;
+
+    // Fails if the session cannot be opened by `deadline`, at once where waiting cannot help.
+    Task<Status> start(TimePoint deadline);
+    // Writes everything back and ends the session. The first error of a write that failed.
+    Task<Status> stop();
+
+    // Names.
+    Task<Result<pb::Attr>> lookup(InodeId parent, std::string name);
+    // A regular file, opened for writing. `request` as the server wants it; leases are filled in.
+    Task<Result<Opened>> create(pb::Create request);
+    // Anything that is not opened: directory, symlink, device, fifo, socket, also a file.
+    Task<Result<pb::Attr>> make(pb::Create request);
+    Task<Result<pb::Attr>> link(InodeId ino, InodeId parent, std::string name);
+    Task<Status> unlink(InodeId parent, std::string name);
+    Task<Status> rmdir(InodeId parent, std::string name);
+    Task<Status> rename(pb::Rename request);
+    // One page of a directory after a name (empty: the start), with attributes. What the listing
+    // says is remembered under the directory's lease.
+    Task<Result<pb::MetaReply>> list(InodeId directory, std::string after);
+    // To be called when a listing from start to end found nothing changed since epoch names_epoch()
+    // gave at its start: the directory has no other names.
+    void listed_all(InodeId directory, uint64_t epoch);
+    uint64_t names_epoch(InodeId directory);
+
+    // Attributes.
+    Task<Result<pb::Attr>> getattr(InodeId ino);
+    Task<Result<pb::Attr>> setattr(pb::SetAttr request);
+    Task<Result<std::string>> getxattr(InodeId ino, std::string name);
+    Task<Result<std::vector<std::string>>> listxattr(InodeId ino);
+    Task<Status> setxattr(pb::SetXattr request);
+    Task<Status> removexattr(InodeId ino, std::string name);
+    Task<Result<pb::FsStat>> statfs();
+
+    // Files.
+    Task<Result<Opened>> open(InodeId ino, OpenOptions options);
+    // The bytes of the range up to the end of the file.
+    Task<Result<BufferChain>> read(OpenId id, uint64_t offset, uint64_t length);
+    Task<Result<uint64_t>> write(WriteOp op);
+    // What close() says: an error of an earlier write, if there is one.
+    Status flush(OpenId id);
+    Task<Status> fsync(OpenId id, bool data_only);
+    // Durability of names.
+    Task<Status> fsync_directory();
+    void release(OpenId id);
+
+    // Answers from the cache, without a coroutine: null if the server has to be asked.
+    const pb::Attr* cached_attr(InodeId ino);
+    // True if it is known what `name` is: `attr` then has it, or is null for an absent name.
+    bool cached_lookup(InodeId parent, const std::string& name, const pb::Attr*& attr);
+    // Whether an answer about this may be cached by others until they are told otherwise.
+    bool attr_cacheable(InodeId ino) { return cached_attr(ino) != nullptr; }
+    bool name_cacheable(InodeId parent, const std::string& name);
+
+    Session& session() { return session_; }
+    ChunkClient& chunks() { return chunks_; }
+    const ClientOptions& options() const { return options_; }
+    uint64_t buffered_bytes() const { return buffered_; }
+
+    // LeaseHolder.
+    Task<pb::RecallReply> recall(pb::RecallRequest request) override;
+    std::vector<pb::HeldLease> held() override;
+    void suspended() override;
+    void resumed(const std::vector<uint64_t>& refused) override;
+    void lost() override;
+
+private:
+    struct OpenFile {
+        InodeRef inode;
+        bool write = false;
+        ReadAhead ahead;
+    };
+    // What a read goes by: current when it starts.
+    struct ReadView {
+        InodeRef inode;
+        DataId data;
+        pb::Layout layout;
+        std::shared_ptr<const ClusterMap> map;
+        bool cached = false;  // fetched pieces may be used and kept
+        bool sequential = false;
+    };
+    class Hold;
+
+    // file_client.cc
+    Task<Result<pb::MetaReply>> call(pb::MetaRequest request);
+    void take_answer(const pb::MetaReply& reply);
+    void take_attr(const pb::Attr& attr, const pb::Grant& grant);
+    InodeRef adopt(const pb::Attr& attr);
+    bool usable(const Inode& inode, pb::LeaseMode mode) const;
+    Result<OpenFile*> open_file(OpenId id);
+    Opened add_open(InodeRef inode, bool write);
+    void drop_inode_cache(Inode& inode);
+    void trim_cache();
+    void queue_release(Inode& inode, pb::LeaseMode keep, bool still_open);
+    pb::ReleaseOne release_item(const Inode& inode, pb::LeaseMode keep, bool still_open) const;
+    Task<void> send_releases();
+    Task<Result<std::shared_ptr<const ClusterMap>>> map_with(pb::Layout layout);
+    WallTime time_after(WallTime earlier);
+
+    // names.cc
+    void remember_name(Inode& directory, uint64_t epoch, const std::string& name, InodeId ino);
+    void own_change(InodeId directory, const std::string& name, InodeId ino);
+    Task<Result<pb::MetaReply>> create_call(pb::Create request);
+    Task<Status> remove(InodeId parent, std::string name, bool directory);
+    InodeRef known_child(InodeId parent, const std::string& name);
+    void forget_removed(const pb::Attr& attr, bool orphaned);
+
+    // attributes.cc
+    Task<Result<InodeRef>> fresh(InodeId ino);
+    Task<Result<pb::Attr>> set_size(InodeRef inode, pb::SetAttr request);
+    bool set_locally(Inode& inode, const pb::SetAttr& request);
+    Task<Result<pb::Attr>> setattr_call(pb::SetAttr request);
+
+    // file_read.cc
+    Task<Result<BufferChain>> read_range(ReadView view, uint64_t offset, uint64_t length);
+    Task<Result<BufferChain>> read_piece(ReadView view, PieceRange range);
+    std::shared_ptr<FetchedPiece> fetch(const ReadView& view, uint64_t piece);
+    Task<void> fetch_piece(ReadView view, uint64_t piece, std::shared_ptr<FetchedPiece> into);
+    void drop_fetched(Inode& inode, uint64_t first_piece, uint64_t last_piece);
+    void shrink_fetched();
+
+    // file_write.cc
+    Task<Status> want_exclusive(InodeRef inode);
+    void close_unused(Inode& inode);
+    void grow(const InodeRef& inode, uint64_t size);
+    void buffer_write(const InodeRef& inode, uint64_t offset, const Buffer& data);
+    Task<Status> write_through(InodeRef inode, uint64_t offset, Buffer data);
+    Task<Status> write_pieces(InodeRef inode, DataId data_id, uint64_t offset, Buffer data);
+    Status take_write_error(Inode& inode);
+    Task<Status> sync_data(InodeRef inode);
+    Task<Status> sync_meta(InodeRef inode, bool data_only);
+    Task<Status> flush_meta(InodeRef inode, bool sync);
+
+    // write_back.cc
+    void pump(const InodeRef& inode);
+    Task<void> write_run(InodeRef inode, WriteBuffer::Run run, Durability durability);
+    Task<void> drain(InodeRef inode);
+    Task<void> background();
+    void background_turn();
+    void send_idle_meta();
+    void check_suspects();
+    void drain_all();
+    void forget_dirty(Inode& inode);
+    Task<void> flush_quietly(InodeRef inode);
+
+    // recall.cc
+    pb::ReleaseOne returned(Inode& inode, const pb::RecallRequest& request, bool was_exclusive);
+    void lose_lease(Inode& inode);
+
+    Env& env_;
+    ClientOptions options_;
+    Invalidator* invalidator_;
+    InodeCache cache_;
+    std::unordered_map<OpenId, OpenFile> opens_;
+    OpenId next_open_ = 1;
+
+    uint64_t buffered_ = 0;
+    Event room_;
+    // Files with unwritten bytes, and those whose size or times the server does not know.
+    std::map<InodeId, InodeRef> dirty_;
+    std::map<InodeId, InodeRef> meta_dirty_;
+    Event wake_background_;
+    bool stopping_ = false;
+
+    uint64_t fetched_bytes_ = 0;
+    std::list<std::pair<std::weak_ptr<Inode>, uint64_t>> fetch_order_;
+    Buffer zeros_;
+
+    std::vector<pb::ReleaseOne> releases_;
+    bool sending_releases_ = false;
+    // Calls whose answers are still to be taken; and those of them that may open a file.
+    size_t asking_ = 0;
+    size_t opening_ = 0;
+    // Files the server was told are open although only an answer under way might have opened them,
+    // with the number of the lease that went: to be looked at again.
+    std::map<InodeId, uint64_t> suspects_;
+
+    Session session_;
+    ChunkClient chunks_;
+    TaskScope scope_;
+};
+
+}  // namespace kdfs::client

@@ -1,0 +1,188 @@
+// Reading: what FileClient does with data on its way in.
+
+#include "client/file_client.h"
+#include "client/overlay.h"
+#include "kdfs/proto/layout.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <utility>
+
+namespace kdfs::client {
+
+Task<Result<BufferChain>> FileClient::read(OpenId id, uint64_t offset, uint64_t length) {
+    auto file = open_file(id);
+    if (!file.ok()) {
+        co_return std::move(file).error();
+    }
+    ReadView view;
+    view.inode = (*file)->inode;
+    Inode& inode = *view.inode;
+    if (!usable(inode, pb::LEASE_READ)) {
+        auto current = co_await fresh(inode.ino);
+        if (!current.ok()) {
+            co_return std::move(current).error();
+        }
+    }
+    if (!S_ISREG(inode.attr.mode())) {
+        co_return Error(Errc::kIsDirectory,
+                        "inode " + std::to_string(inode.ino.value) + " is no regular file");
+    }
+    uint64_t size = inode.attr.size();
+    if (offset >= size || length == 0) {
+        co_return BufferChain();
+    }
+    length = std::min(length, size - offset);
+    view.data = DataId(inode.attr.data());
+    view.layout = inode.attr.layout();
+    view.cached = usable(inode, pb::LEASE_READ);
+    auto map = co_await map_with(view.layout);
+    if (!map.ok()) {
+        co_return std::move(map).error();
+    }
+    view.map = std::move(*map);
+    file = open_file(id);
+    if (file.ok() && view.cached && options_.read_ahead_bytes != 0) {
+        ReadAhead::Plan plan = (*file)->ahead.on_read(offset, length, size);
+        view.sequential = plan.sequential;
+        for (uint64_t piece = plan.first; piece < plan.beyond; ++piece) {
+            fetch(view, piece);
+        }
+    }
+    co_return co_await read_range(std::move(view), offset, length);
+}
+
+Task<Result<BufferChain>> FileClient::read_range(ReadView view, uint64_t offset, uint64_t length) {
+    // What is newer than the chunks, as it is now: a write may move it to the chunks while they
+    // are being read.
+    std::vector<WriteBuffer::Overlay> over;
+    bool covered = false;
+    if (view.inode->buffer) {
+        view.inode->buffer->overlay(offset, length, over);
+        covered = !over.empty() && view.inode->buffer->covers(offset, length);
+    }
+    BufferChain base;
+    if (covered) {
+        pad_with_zeros(base, length, zeros_);
+        co_return lay_over(base, offset, over);
+    }
+    const pb::ChainTable* table = view.map->table(view.layout.table());
+    std::vector<PieceRange> ranges = split_range(view.layout, *table, view.data, offset, length);
+    if (ranges.size() == 1) {
+        auto data = co_await read_piece(std::move(view), ranges[0]);
+        if (!data.ok()) {
+            co_return std::move(data).error();
+        }
+        pad_with_zeros(*data, length, zeros_);
+        co_return lay_over(*data, offset, over);
+    }
+    std::vector<Task<Result<BufferChain>>> tasks;
+    for (const PieceRange& range : ranges) {
+        tasks.push_back(read_piece(view, range));
+    }
+    std::vector<Result<BufferChain>> parts = co_await when_all(scope_, std::move(tasks));
+    for (size_t i = 0; i < parts.size(); ++i) {
+        if (!parts[i].ok()) {
+            co_return std::move(parts[i]).error();
+        }
+        pad_with_zeros(*parts[i], ranges[i].length, zeros_);
+        base.append(*parts[i]);
+    }
+    co_return lay_over(base, offset, over);
+}
+
+Task<Result<BufferChain>> FileClient::read_piece(ReadView view, PieceRange range) {
+    std::shared_ptr<FetchedPiece> fetched;
+    if (view.cached) {
+        auto found = view.inode->fetched.find(range.chunk.index);
+        if (found != view.inode->fetched.end()) {
+            fetched = found->second;
+        } else if (view.sequential) {
+            fetched = fetch(view, range.chunk.index);
+        }
+    }
+    if (fetched) {
+        co_await fetched->done.wait();
+        if (fetched->data.ok()) {
+            uint64_t piece = piece_bytes(view.layout);
+            uint64_t end = range.piece_offset + range.length;
+            if (end >= std::min(piece, fetched->data->size())) {
+                // Read to its end: the kernel has it now.
+                drop_fetched(*view.inode, range.chunk.index, range.chunk.index);
+            }
+            uint64_t from = std::min<uint64_t>(range.piece_offset, fetched->data->size());
+            uint64_t take = std::min<uint64_t>(range.length, fetched->data->size() - from);
+            co_return fetched->data->slice(from, take);
+        }
+        drop_fetched(*view.inode, range.chunk.index, range.chunk.index);
+    }
+    ChunkRead what(range.chunk, range.chain, range.piece_offset, range.length);
+    auto data = co_await chunks_.read(std::move(what));
+    if (!data.ok() && data.error().code == Errc::kCorrupt) {
+        co_return Error(
+            Errc::kCorrupt,
+            "inode " + std::to_string(view.inode->ino.value) + ": " + data.error().detail);
+    }
+    co_return data;
+}
+
+// The piece as a whole, being fetched or there already.
+std::shared_ptr<FetchedPiece> FileClient::fetch(const ReadView& view, uint64_t piece) {
+    std::shared_ptr<FetchedPiece>& entry = view.inode->fetched[piece];
+    if (!entry) {
+        entry = std::make_shared<FetchedPiece>();
+        uint64_t bytes = piece_bytes(view.layout);
+        fetched_bytes_ += bytes;
+        fetch_order_.emplace_back(view.inode, piece);
+        std::shared_ptr<FetchedPiece> made = entry;
+        scope_.spawn_now(fetch_piece(view, piece, made));
+        shrink_fetched();
+        return made;
+    }
+    return entry;
+}
+
+Task<void> FileClient::fetch_piece(ReadView view,
+                                   uint64_t piece,
+                                   std::shared_ptr<FetchedPiece> into) {
+    const pb::ChainTable* table = view.map->table(view.layout.table());
+    uint64_t bytes = piece_bytes(view.layout);
+    uint64_t size = view.inode->attr.size();
+    uint64_t length = std::min(bytes, size - std::min(size, piece * bytes));
+    ChunkId chunk;
+    chunk.data = view.data;
+    chunk.index = piece;
+    ChainId chain = chain_of_piece(view.layout, *table, piece);
+    if (length != 0) {
+        ChunkRead what(chunk, chain, 0, length);
+        into->data = co_await chunks_.read(std::move(what));
+    }
+    into->done.set();
+}
+
+// Who waits for one of them already still gets it: it asked before this.
+void FileClient::drop_fetched(Inode& inode, uint64_t first_piece, uint64_t last_piece) {
+    auto it = inode.fetched.lower_bound(first_piece);
+    while (it != inode.fetched.end() && it->first <= last_piece) {
+        fetched_bytes_ -= piece_bytes(inode.attr.layout());
+        it = inode.fetched.erase(it);
+    }
+}
+
+void FileClient::shrink_fetched() {
+    while (!fetch_order_.empty()) {
+        auto& [weak, piece] = fetch_order_.front();
+        InodeRef inode = weak.lock();
+        bool there = inode && inode->fetched.contains(piece);
+        if (there && fetched_bytes_ <= options_.read_cache_bytes) {
+            break;
+        }
+        if (there) {
+            drop_fetched(*inode, piece, piece);
+        }
+        fetch_order_.pop_front();
+    }
+}
+
+}  // namespace kdfs::client

@@ -1,0 +1,360 @@
+// Writing: what FileClient does with data from the application until it is buffered, and fsync.
+
+#include "client/file_client.h"
+#include "kdfs/proto/layout.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <utility>
+
+namespace kdfs::client {
+
+Task<Result<Opened>> FileClient::open(InodeId ino, OpenOptions options) {
+    InodeRef known = cache_.find(ino);
+    if (known && !options.truncate && usable(*known, pb::LEASE_READ)) {
+        co_return add_open(std::move(known), options.write);
+    }
+    pb::MetaRequest request;
+    pb::Open& op = *request.mutable_open();
+    op.set_ino(ino.value);
+    op.set_write(options.write);
+    op.set_truncate(options.truncate);
+    op.set_want(options.write ? pb::LEASE_EXCLUSIVE : pb::LEASE_READ);
+    bool empties = options.truncate;
+    if (empties && known) {
+        // What was written before must not reach chunks that are being collected.
+        ++known->holds;
+        while (known->flights != 0) {
+            co_await known->flight_done.wait();
+        }
+    }
+    auto reply = co_await call(std::move(request));
+    if (empties && known) {
+        --known->holds;
+        pump(known);
+    }
+    if (!reply.ok()) {
+        co_return std::move(reply).error();
+    }
+    InodeRef inode = adopt(reply->attr());
+    inode->server_open = true;
+    inode->meta_synced = inode->meta_synced && !empties;
+    co_return add_open(std::move(inode), options.write);
+}
+
+void FileClient::release(OpenId id) {
+    auto found = opens_.find(id);
+    if (found == opens_.end()) {
+        return;
+    }
+    InodeRef inode = std::move(found->second.inode);
+    opens_.erase(found);
+    --inode->opens;
+    close_unused(*inode);
+}
+
+// Under a lease the server asks before it relies on a file not being open. Without, it is told.
+void FileClient::close_unused(Inode& inode) {
+    if (inode.opens == 0 && inode.server_open && inode.lease == pb::LEASE_NONE) {
+        queue_release(inode, pb::LEASE_NONE, false);
+    }
+}
+
+Status FileClient::take_write_error(Inode& inode) {
+    if (!inode.write_error) {
+        return {};
+    }
+    Error error = std::move(*inode.write_error);
+    inode.write_error.reset();
+    return error;
+}
+
+Status FileClient::flush(OpenId id) {
+    auto file = open_file(id);
+    if (!file.ok()) {
+        return std::move(file).error();
+    }
+    return take_write_error(*(*file)->inode);
+}
+
+// Asks for the exclusive lease. Success means that the server was asked and the attributes are
+// current, not that the lease was given.
+Task<Status> FileClient::want_exclusive(InodeRef inode) {
+    pb::MetaRequest request;
+    pb::Open& op = *request.mutable_open();
+    op.set_ino(inode->ino.value);
+    op.set_write(true);
+    op.set_want(pb::LEASE_EXCLUSIVE);
+    auto reply = co_await call(std::move(request));
+    if (!reply.ok()) {
+        co_return std::move(reply).error();
+    }
+    adopt(reply->attr());
+    inode->server_open = true;
+    co_return Status();
+}
+
+Task<Result<uint64_t>> FileClient::write(WriteOp op) {
+    auto file = open_file(op.id);
+    if (!file.ok()) {
+        co_return std::move(file).error();
+    }
+    InodeRef inode = (*file)->inode;
+    KDFS_CO_TRY(take_write_error(*inode));
+    uint64_t bytes = op.data.size();
+    if (bytes == 0) {
+        co_return bytes;
+    }
+    if (op.offset > kFileBytesMax - bytes) {
+        co_return Error(Errc::kFileTooBig, "a file ends at 2^60 bytes at most");
+    }
+    if (op.kill_suid && (inode->attr.mode() & (S_ISUID | S_ISGID)) != 0) {
+        pb::SetAttr kill;
+        kill.set_ino(inode->ino.value);
+        kill.set_kill_suid(true);
+        auto killed = co_await setattr_call(std::move(kill));
+        if (!killed.ok()) {
+            co_return std::move(killed).error();
+        }
+    }
+    while (true) {
+        if (inode->lease == pb::LEASE_EXCLUSIVE && !session_.usable()) {
+            bool back = co_await session_.wait_usable(env_.now() + options_.patience);
+            if (!back) {
+                co_return Error(Errc::kTimeout, "the metadata server cannot be reached");
+            }
+            continue;
+        }
+        if (usable(*inode, pb::LEASE_EXCLUSIVE)) {
+            if (buffered_ != 0 && buffered_ + bytes > options_.write_buffer_bytes) {
+                drain_all();
+                co_await room_.wait();
+                KDFS_CO_TRY(take_write_error(*inode));
+                continue;
+            }
+            uint64_t at = op.offset;
+            if (op.append) {
+                at = inode->attr.size();
+            }
+            buffer_write(inode, at, op.data);
+            co_return bytes;
+        }
+        bool ask = inode->writes_through % kWritesThrough == 0 || op.append;
+        ++inode->writes_through;
+        if (ask) {
+            KDFS_CO_TRY(co_await want_exclusive(inode));
+            if (inode->lease == pb::LEASE_EXCLUSIVE) {
+                continue;
+            }
+        }
+        uint64_t at = op.offset;
+        if (op.append) {
+            at = inode->attr.size();
+        }
+        KDFS_CO_TRY(co_await write_through(inode, at, op.data));
+        co_return bytes;
+    }
+}
+
+void FileClient::grow(const InodeRef& inode, uint64_t size) {
+    Inode& i = *inode;
+    if (!i.meta_dirty()) {
+        i.meta_dirty_since = env_.now();
+        meta_dirty_.emplace(i.ino, inode);
+        wake_background_.set();
+    }
+    if (size > i.attr.size()) {
+        i.attr.set_size(size);
+        i.size_dirty = true;
+        i.size_synced = false;
+    }
+    WallTime now = time_after(std::max(i.attr.mtime(), i.attr.ctime()));
+    i.attr.set_mtime(now);
+    i.attr.set_ctime(now);
+    i.times_dirty = true;
+    i.meta_synced = false;
+}
+
+void FileClient::buffer_write(const InodeRef& inode, uint64_t offset, const Buffer& data) {
+    Inode& i = *inode;
+    uint64_t piece = piece_bytes(i.attr.layout());
+    if (!i.buffer) {
+        i.buffer = std::make_unique<WriteBuffer>(piece);
+    }
+    uint64_t before = i.buffer->bytes();
+    if (i.buffer->dirty_bytes() == 0) {
+        i.dirty_since = env_.now();
+    }
+    i.buffer->write(offset, data);
+    buffered_ += i.buffer->bytes() - before;
+    if (!i.fetched.empty()) {
+        drop_fetched(i, offset / piece, (offset + data.size() - 1) / piece);
+    }
+    grow(inode, offset + data.size());
+    if (dirty_.emplace(i.ino, inode).second) {
+        wake_background_.set();
+    }
+    pump(inode);
+    if (buffered_ > options_.write_buffer_bytes / 2) {
+        drain_all();
+    }
+}
+
+// Several clients write this file: the bytes go to the chunks, and size and time to the server,
+// before the write returns.
+Task<Status> FileClient::write_through(InodeRef inode, uint64_t offset, Buffer data) {
+    // The file may be emptied meanwhile: then the bytes belong to its new data.
+    constexpr int kEmptiedMax = 16;
+    for (int i = 0; i < kEmptiedMax; ++i) {
+        DataId data_id(inode->attr.data());
+        KDFS_CO_TRY(co_await write_pieces(inode, data_id, offset, data));
+        pb::MetaRequest request;
+        pb::Flush& op = *request.mutable_flush();
+        op.set_ino(inode->ino.value);
+        op.set_size(offset + data.size());
+        op.set_mtime(time_after(inode->attr.mtime()));
+        auto reply = co_await call(std::move(request));
+        if (!reply.ok()) {
+            co_return std::move(reply).error();
+        }
+        adopt(reply->attr());
+        inode->meta_synced = false;
+        if (DataId(reply->attr().data()) == data_id) {
+            co_return Status();
+        }
+    }
+    co_return Error(Errc::kBusy,
+                    "inode " + std::to_string(inode->ino.value) +
+                        " is being emptied again and again by others");
+}
+
+Task<Status> FileClient::write_pieces(InodeRef inode,
+                                      DataId data_id,
+                                      uint64_t offset,
+                                      Buffer data) {
+    pb::Layout layout = inode->attr.layout();
+    auto map = co_await map_with(layout);
+    if (!map.ok()) {
+        co_return std::move(map).error();
+    }
+    const pb::ChainTable* table = (*map)->table(layout.table());
+    std::vector<PieceRange> ranges = split_range(layout, *table, data_id, offset, data.size());
+    std::vector<Task<Status>> tasks;
+    for (const PieceRange& range : ranges) {
+        BufferChain part(data.slice(range.file_offset - offset, range.length));
+        ChunkWrite what(range.chunk,
+                        range.chain,
+                        range.piece_offset,
+                        std::move(part),
+                        Durability::kCommitted);
+        tasks.push_back(chunks_.write(std::move(what)));
+    }
+    std::vector<Status> results = co_await when_all(scope_, std::move(tasks));
+    for (size_t i = 0; i < results.size(); ++i) {
+        if (!results[i].ok()) {
+            co_return std::move(results[i]).error();
+        }
+        inode->unsynced.insert(ranges[i].chain);
+    }
+    co_return Status();
+}
+
+Task<Status> FileClient::fsync(OpenId id, bool data_only) {
+    auto file = open_file(id);
+    if (!file.ok()) {
+        co_return std::move(file).error();
+    }
+    InodeRef inode = (*file)->inode;
+    std::vector<Task<Status>> tasks;
+    tasks.push_back(sync_data(inode));
+    tasks.push_back(sync_meta(inode, data_only));
+    std::vector<Status> results = co_await when_all(scope_, std::move(tasks));
+    KDFS_CO_TRY(take_write_error(*inode));
+    for (Status& result : results) {
+        KDFS_CO_TRY(std::move(result));
+    }
+    co_return Status();
+}
+
+Task<Status> FileClient::sync_data(InodeRef inode) {
+    if (inode->dirty()) {
+        bool few = inode->flights == 0 && inode->buffer->ready_pieces() <= kSyncRunsMax;
+        inode->sync_runs = few;
+        co_await drain(inode);
+        inode->sync_runs = false;
+    }
+    if (inode->unsynced.empty()) {
+        co_return Status();
+    }
+    std::vector<ChainId> chains(inode->unsynced.begin(), inode->unsynced.end());
+    inode->unsynced.clear();
+    std::vector<ChainId> asked = chains;
+    Status synced = co_await chunks_.sync(std::move(asked));
+    if (!synced.ok()) {
+        inode->unsynced.insert(chains.begin(), chains.end());
+    }
+    co_return synced;
+}
+
+Task<Status> FileClient::sync_meta(InodeRef inode, bool data_only) {
+    bool only_times = inode->size_synced && !inode->size_dirty;
+    if (inode->meta_synced || (data_only && only_times)) {
+        co_return Status();
+    }
+    if (inode->meta_dirty()) {
+        co_return co_await flush_meta(inode, true);
+    }
+    pb::MetaRequest request;
+    request.mutable_sync();
+    inode->meta_synced = true;
+    auto reply = co_await call(std::move(request));
+    if (!reply.ok()) {
+        inode->meta_synced = false;
+        co_return std::move(reply).error();
+    }
+    co_return Status();
+}
+
+Task<Status> FileClient::fsync_directory() {
+    pb::MetaRequest request;
+    request.mutable_sync();
+    auto reply = co_await call(std::move(request));
+    if (!reply.ok()) {
+        co_return std::move(reply).error();
+    }
+    co_return Status();
+}
+
+// Tells the server size and times.
+Task<Status> FileClient::flush_meta(InodeRef inode, bool sync) {
+    pb::MetaRequest request;
+    pb::Flush& op = *request.mutable_flush();
+    uint64_t size = inode->attr.size();
+    int64_t mtime = inode->attr.mtime();
+    uint64_t seq = inode->lease_seq;
+    op.set_ino(inode->ino.value);
+    op.set_size(size);
+    op.set_mtime(mtime);
+    op.set_atime(inode->attr.atime());
+    op.set_sync(sync);
+    inode->meta_synced = sync;
+    auto reply = co_await call(std::move(request));
+    if (!reply.ok()) {
+        inode->meta_synced = false;
+        co_return std::move(reply).error();
+    }
+    if (inode->lease_seq == seq) {
+        // What was written meanwhile is still to be told.
+        inode->size_dirty = inode->size_dirty && inode->attr.size() != size;
+        inode->times_dirty = inode->times_dirty && inode->attr.mtime() != mtime;
+    }
+    inode->size_synced = inode->size_synced || (sync && !inode->size_dirty);
+    adopt(reply->attr());
+    if (!inode->meta_dirty()) {
+        meta_dirty_.erase(inode->ino);
+    }
+    co_return Status();
+}
+
+}  // namespace kdfs::client

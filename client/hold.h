@@ -1,0 +1,43 @@
+#pragma once
+
+#include "client/file_client.h"
+
+#include <utility>
+
+namespace kdfs::client {
+
+// Keeps new writes of a file from starting, so that none reaches the chunks after they were given
+// up for collection; waits for none that a recall forces out.
+class FileClient::Hold {
+public:
+    explicit Hold(FileClient& client, InodeRef inode) : client_(client), inode_(std::move(inode)) {
+        if (inode_) {
+            ++inode_->holds;
+        }
+    }
+    ~Hold() {
+        if (inode_) {
+            --inode_->holds;
+        }
+    }
+    // Lets writes go on.
+    void end() {
+        if (inode_ && --inode_->holds == 0) {
+            client_.pump(inode_);
+        }
+        inode_.reset();
+    }
+    Hold(const Hold&) = delete;
+    Hold& operator=(const Hold&) = delete;
+    Task<void> quiet() {
+        while (inode_ && inode_->flights != 0) {
+            co_await inode_->flight_done.wait();
+        }
+    }
+
+private:
+    FileClient& client_;
+    InodeRef inode_;
+};
+
+}  // namespace kdfs::client

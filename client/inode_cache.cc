@@ -1,0 +1,147 @@
+#include "client/inode_cache.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace kdfs::client {
+
+InodeRef InodeCache::find(InodeId ino) const {
+    auto found = inodes_.find(ino);
+    return found == inodes_.end() ? nullptr : found->second;
+}
+
+InodeRef InodeCache::get(InodeId ino) {
+    InodeRef& entry = inodes_[ino];
+    if (!entry) {
+        entry = std::make_shared<Inode>();
+        entry->ino = ino;
+        entry->age = ages_.insert(ages_.end(), entry.get());
+        auto capped = absent_caps_.find(ino);
+        if (capped != absent_caps_.end()) {
+            entry->cap_seq = capped->second.seq;
+            entry->cap_mode = capped->second.mode;
+            absent_caps_.erase(capped);
+        }
+    }
+    return entry;
+}
+
+void InodeCache::touch(Inode& inode) { ages_.splice(ages_.end(), ages_, inode.age); }
+
+void InodeCache::erase(InodeId ino) {
+    auto found = inodes_.find(ino);
+    if (found == inodes_.end()) {
+        return;
+    }
+    Inode& inode = *found->second;
+    drop_names(inode);
+    ages_.erase(inode.age);
+    if (inode.cap_seq != 0) {
+        cap_absent(ino, inode.cap_seq, inode.cap_mode);
+    }
+    inodes_.erase(found);
+}
+
+std::vector<InodeRef> InodeCache::sorted() const {
+    std::vector<InodeRef> out;
+    out.reserve(inodes_.size());
+    for (const auto& [ino, inode] : inodes_) {
+        out.push_back(inode);
+    }
+    std::sort(out.begin(), out.end(), [](const InodeRef& a, const InodeRef& b) {
+        return a->ino < b->ino;
+    });
+    return out;
+}
+
+std::vector<InodeRef> InodeCache::idle(size_t count, size_t look) const {
+    std::vector<InodeRef> out;
+    for (Inode* inode : ages_) {
+        if (out.size() >= count || look-- == 0) {
+            break;
+        }
+        auto found = inodes_.find(inode->ino);
+        bool used = found->second.use_count() > 1 || inode->opens != 0;
+        if (!used && !inode->dirty() && !inode->write_error && inode->unsynced.empty() &&
+            inode->ino != kRootInode) {
+            out.push_back(found->second);
+        }
+    }
+    return out;
+}
+
+void InodeCache::adopt_attr(Inode& inode, const pb::Attr& attr) {
+    if (inode.lease != pb::LEASE_NONE && attr.change() < inode.attr.change()) {
+        return;
+    }
+    uint64_t size = inode.attr.size();
+    int64_t mtime = inode.attr.mtime();
+    int64_t ctime = inode.attr.ctime();
+    int64_t atime = inode.attr.atime();
+    bool same_data = inode.attr.data() == attr.data();
+    inode.attr = attr;
+    if (inode.size_dirty && same_data) {
+        inode.attr.set_size(size);
+    }
+    if (inode.times_dirty) {
+        inode.attr.set_mtime(mtime);
+        inode.attr.set_atime(atime);
+        inode.attr.set_ctime(std::max<int64_t>(ctime, attr.ctime()));
+    }
+}
+
+void InodeCache::adopt_grant(Inode& inode, const pb::Grant& grant) {
+    pb::LeaseMode mode = grant.mode();
+    if (grant.lease_seq() <= inode.cap_seq) {
+        mode = std::min(mode, inode.cap_mode);
+    }
+    inode.lease_seq = std::max<uint64_t>(inode.lease_seq, grant.lease_seq());
+    if (mode > inode.lease) {
+        inode.lease = mode;
+    }
+    if (inode.lease == pb::LEASE_EXCLUSIVE) {
+        inode.writes_through = 0;
+    }
+}
+
+void InodeCache::cap(Inode& inode, uint64_t seq, pb::LeaseMode keep) {
+    inode.cap_seq = std::max({inode.cap_seq, seq, inode.lease_seq});
+    inode.cap_mode = keep;
+    inode.lease = std::min(inode.lease, keep);
+}
+
+void InodeCache::cap_absent(InodeId ino, uint64_t seq, pb::LeaseMode keep) {
+    Cap& entry = absent_caps_[ino];
+    if (seq >= entry.seq) {
+        entry.seq = seq;
+        entry.mode = keep;
+    }
+}
+
+void InodeCache::set_name(Inode& directory, const std::string& name, InodeId ino) {
+    auto [it, added] = directory.names.insert_or_assign(name, ino);
+    names_ += added ? 1 : 0;
+}
+
+void InodeCache::forget_name(Inode& directory, const std::string& name) {
+    names_ -= directory.names.erase(name);
+    directory.names_complete = false;
+    ++directory.names_epoch;
+}
+
+void InodeCache::drop_names(Inode& directory) {
+    names_ -= directory.names.size();
+    directory.names.clear();
+    directory.names_complete = false;
+    ++directory.names_epoch;
+}
+
+void InodeCache::shrink_names(size_t most) {
+    for (auto it = ages_.begin(); it != ages_.end() && names_ > most; ++it) {
+        if (!(*it)->names.empty()) {
+            drop_names(**it);
+        }
+    }
+}
+
+}  // namespace kdfs::client

@@ -1,0 +1,124 @@
+#pragma once
+
+#include "client/read_ahead.h"
+#include "client/write_buffer.h"
+#include "kdfs/base/result.h"
+#include "kdfs/base/types.h"
+#include "kdfs/proto/meta.pb.h"
+#include "kdfs/rt/sync.h"
+
+#include <cstdint>
+#include <list>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+namespace kdfs::client {
+
+// A piece fetched ahead of its reader. Complete when `done` is set; then `data` has what the chunk
+// has of it.
+struct FetchedPiece {
+    Event done;
+    Result<BufferChain> data = BufferChain();
+};
+
+// What the client knows of one inode.
+// Invariants: `attr` may be used without asking while lease is not NONE (and the session is
+// usable). size_dirty and times_dirty say that the server does not know attr's size and times yet;
+// they are set under an exclusive lease only and may outlive it until the server has answered.
+struct Inode {
+    InodeId ino;
+    pb::Attr attr;
+    pb::LeaseMode lease = pb::LEASE_NONE;
+    uint64_t lease_seq = 0;
+    // Grants numbered up to cap_seq were given back, except for cap_mode.
+    uint64_t cap_seq = 0;
+    pb::LeaseMode cap_mode = pb::LEASE_NONE;
+
+    uint64_t opens = 0;
+    bool server_open = false;  // the server counts it as open by us
+    bool size_dirty = false;
+    bool times_dirty = false;
+    bool meta_synced = false;  // everything we know to have changed is on the server's disk
+    bool size_synced =
+        false;  // the size, and that the file exists, are; only the times changed since
+    TimePoint meta_dirty_since{};
+    pb::ReleaseOne last_return;  // what the last recall of the exclusive lease was answered
+    // Writes since the exclusive lease was refused; asked for again now and then.
+    uint64_t writes_through = 0;
+
+    std::unique_ptr<WriteBuffer> buffer;
+    TimePoint dirty_since{};
+    size_t flights = 0;       // runs on their way to the chunks
+    size_t drains = 0;        // who waits for the buffer to empty
+    bool drain_once = false;  // send everything that is dirty now, in the background
+    size_t holds = 0;         // who wants no new runs to start
+    size_t forces = 0;        // recalls, which override holds
+    bool sync_runs = false;   // runs that start now are synced by the chunks
+    Event flight_done;
+    std::optional<Error> write_error;  // reported once
+    std::set<ChainId> unsynced;        // chains with commits that no sync covers yet
+    std::map<uint64_t, std::shared_ptr<FetchedPiece>> fetched;
+
+    // Directories: name to inode, 0 for a name known to be absent.
+    std::unordered_map<std::string, InodeId> names;
+    bool names_complete = false;  // what is not in `names` does not exist
+    uint64_t names_epoch = 0;     // goes up when answers under way must not be remembered
+
+    std::list<Inode*>::iterator age;  // in the cache's list
+
+    bool dirty() const { return buffer && !buffer->empty(); }
+    bool meta_dirty() const { return size_dirty || times_dirty; }
+};
+
+using InodeRef = std::shared_ptr<Inode>;
+
+// The inodes a client knows, oldest use first. Pure. Grants and recalls may be seen in another
+// order than the server sent them; their numbers put them right.
+class InodeCache {
+public:
+    InodeRef find(InodeId ino) const;
+    InodeRef get(InodeId ino);  // adds it if it is not there
+    void touch(Inode& inode);
+    void erase(InodeId ino);
+    size_t size() const { return inodes_.size(); }
+    size_t names() const { return names_; }
+    // All of them in ascending order.
+    std::vector<InodeRef> sorted() const;
+    // The least recently used inodes that nobody uses and that have nothing unsaved; at most
+    // `count`, looking at `look` entries at most.
+    std::vector<InodeRef> idle(size_t count, size_t look) const;
+
+    // Takes attributes unless they are older than what is known; keeps what is dirty here.
+    void adopt_attr(Inode& inode, const pb::Attr& attr);
+    // Raises the lease, unless the grant was already recalled or given back.
+    void adopt_grant(Inode& inode, const pb::Grant& grant);
+    // Lowers the lease to `keep` for grants up to `seq`, also for grants still under way.
+    void cap(Inode& inode, uint64_t seq, pb::LeaseMode keep);
+    // The same for an inode that is not here. Remembered until forget_caps().
+    void cap_absent(InodeId ino, uint64_t seq, pb::LeaseMode keep);
+    // To be called when no answer is under way.
+    void forget_caps() { absent_caps_.clear(); }
+
+    void set_name(Inode& directory, const std::string& name, InodeId ino);
+    void forget_name(Inode& directory, const std::string& name);
+    void drop_names(Inode& directory);
+    // Drops the names of directories, oldest first, until at most `most` are left.
+    void shrink_names(size_t most);
+
+private:
+    struct Cap {
+        uint64_t seq = 0;
+        pb::LeaseMode mode = pb::LEASE_NONE;
+    };
+    std::unordered_map<InodeId, InodeRef> inodes_;
+    std::list<Inode*> ages_;
+    std::map<InodeId, Cap> absent_caps_;
+    size_t names_ = 0;
+};
+
+}  // namespace kdfs::client

@@ -1,0 +1,218 @@
+// Write-behind: what FileClient does with buffered data until it is in the chunks.
+
+#include "client/file_client.h"
+#include "kdfs/proto/layout.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace kdfs::client {
+namespace {
+
+// A run of more buffers than this is copied together: each becomes an entry in a list the kernel
+// goes through, which has at most 1024.
+constexpr size_t kBuffersPerRunMax = 64;
+
+}  // namespace
+
+// Starts what may go out now.
+void FileClient::pump(const InodeRef& inode) {
+    Inode& i = *inode;
+    if (!i.buffer || (i.holds != 0 && i.forces == 0)) {
+        return;
+    }
+    bool everything = i.drains != 0 || i.drain_once || i.forces != 0;
+    WriteBuffer::Take what =
+        everything ? WriteBuffer::Take::kEverything : WriteBuffer::Take::kFullPieces;
+    Durability durability = i.sync_runs ? Durability::kSynced : Durability::kCommitted;
+    while (i.flights < kRunsPerFileMax) {
+        std::optional<WriteBuffer::Run> run = i.buffer->take(what);
+        if (!run) {
+            i.drain_once = false;
+            break;
+        }
+        ++i.flights;
+        scope_.spawn_now(write_run(inode, std::move(*run), durability));
+    }
+}
+
+Task<void> FileClient::write_run(InodeRef inode, WriteBuffer::Run run, Durability durability) {
+    ChunkId chunk;
+    chunk.data = DataId(inode->attr.data());
+    chunk.index = run.piece;
+    pb::Layout layout = inode->attr.layout();
+    Status written;
+    ChainId chain;
+    auto map = co_await map_with(layout);
+    if (map.ok()) {
+        chain = chain_of_piece(layout, *(*map)->table(layout.table()), run.piece);
+        if (run.data.pieces().size() > kBuffersPerRunMax) {
+            run.data = BufferChain(run.data.flatten());
+        }
+        ChunkWrite what(chunk, chain, run.offset, std::move(run.data), durability);
+        written = co_await chunks_.write(std::move(what));
+    } else {
+        written = std::move(map).error();
+    }
+    if (!written.ok()) {
+        LogEvent(env_.log(), LogLevel::kError, "write lost")
+            .with("inode", inode->ino)
+            .with("chunk", to_string(chunk))
+            .with("cause", written.error().to_string());
+        if (!inode->write_error) {
+            inode->write_error = std::move(written).error();
+        }
+    } else if (durability == Durability::kCommitted) {
+        inode->unsynced.insert(chain);
+    }
+    uint64_t before = inode->buffer->bytes();
+    inode->buffer->done(run.piece);
+    // What was fetched of it meanwhile lacks these bytes.
+    drop_fetched(*inode, run.piece, run.piece);
+    buffered_ -= before - inode->buffer->bytes();
+    --inode->flights;
+    room_.pulse();
+    inode->flight_done.pulse();
+    pump(inode);
+    if (inode->buffer->empty()) {
+        inode->sync_runs = false;
+        dirty_.erase(inode->ino);
+    } else if (inode->buffer->dirty_bytes() != 0 && inode->flights == 0) {
+        inode->dirty_since = std::max(inode->dirty_since, env_.now() - kDirtyAge);
+    }
+}
+
+// Returns when everything that was written before is in the chunks or was given up with an error.
+Task<void> FileClient::drain(InodeRef inode) {
+    if (!inode->dirty()) {
+        co_return;
+    }
+    struct Count {
+        explicit Count(size_t& c) : counter(c) { ++counter; }
+        ~Count() { --counter; }
+        size_t& counter;
+    };
+    Count count(inode->drains);
+    uint64_t stamp = inode->buffer->stamp();
+    std::vector<uint64_t> pieces = inode->buffer->pieces();
+    pump(inode);
+    while (!pieces.empty()) {
+        if (!inode->buffer || inode->buffer->clean_up_to(pieces.back(), stamp)) {
+            pieces.pop_back();
+            continue;
+        }
+        co_await inode->flight_done.wait();
+    }
+}
+
+void FileClient::drain_all() {
+    for (auto& [ino, inode] : dirty_) {
+        inode->drain_once = true;
+    }
+    // pump() may finish a run at once and change the list.
+    std::vector<InodeRef> dirty;
+    for (auto& [ino, inode] : dirty_) {
+        dirty.push_back(inode);
+    }
+    for (const InodeRef& inode : dirty) {
+        pump(inode);
+    }
+}
+
+// The file's unwritten bytes are no longer wanted. Those on their way arrive or fail.
+void FileClient::forget_dirty(Inode& inode) {
+    if (!inode.buffer) {
+        return;
+    }
+    uint64_t before = inode.buffer->bytes();
+    inode.buffer->truncate(0);
+    buffered_ -= before - inode.buffer->bytes();
+    if (inode.buffer->empty()) {
+        dirty_.erase(inode.ino);
+    }
+    room_.pulse();
+    inode.flight_done.pulse();
+}
+
+Task<void> FileClient::background() {
+    while (!stopping_) {
+        if (dirty_.empty() && meta_dirty_.empty() && suspects_.empty()) {
+            co_await wake_background_.wait();
+        }
+        if (stopping_) {
+            break;
+        }
+        wake_background_.reset();
+        co_await wake_background_.wait_until(env_.now() + kBackgroundTurn);
+        if (!stopping_) {
+            background_turn();
+        }
+    }
+}
+
+void FileClient::background_turn() {
+    std::vector<InodeRef> old;
+    for (auto& [ino, inode] : dirty_) {
+        if (inode->dirty_since + kDirtyAge <= env_.now()) {
+            old.push_back(inode);
+        }
+    }
+    for (const InodeRef& inode : old) {
+        inode->drain_once = true;
+        pump(inode);
+    }
+    send_idle_meta();
+    check_suspects();
+}
+
+void FileClient::check_suspects() {
+    if (opening_ != 0 || suspects_.empty()) {
+        return;
+    }
+    std::map<InodeId, uint64_t> suspects = std::move(suspects_);
+    suspects_.clear();
+    for (auto& [ino, seq] : suspects) {
+        InodeRef inode = cache_.find(ino);
+        if (!inode) {
+            inode = cache_.get(ino);
+            inode->lease_seq = seq;
+            inode->server_open = true;
+        }
+        close_unused(*inode);
+    }
+}
+
+// Sizes and times that the server has not heard for a while. Files that are closed go back to a
+// read lease, many in one call.
+void FileClient::send_idle_meta() {
+    std::vector<InodeRef> due;
+    for (auto& [ino, inode] : meta_dirty_) {
+        if (due.size() >= kReleaseBatch) {
+            break;
+        }
+        if (inode->meta_dirty_since + kMetaDirtyAge <= env_.now() && !inode->dirty()) {
+            due.push_back(inode);
+        }
+    }
+    for (const InodeRef& inode : due) {
+        meta_dirty_.erase(inode->ino);
+        if (!inode->meta_dirty()) {
+            continue;
+        }
+        inode->meta_dirty_since = env_.now();
+        if (inode->opens == 0 && inode->lease == pb::LEASE_EXCLUSIVE) {
+            queue_release(*inode, pb::LEASE_READ, false);
+        } else {
+            scope_.spawn(flush_quietly(inode));
+        }
+    }
+}
+
+Task<void> FileClient::flush_quietly(InodeRef inode) {
+    Status flushed = co_await flush_meta(inode, false);
+    if (!flushed.ok() && inode->meta_dirty()) {
+        meta_dirty_.emplace(inode->ino, inode);
+    }
+}
+
+}  // namespace kdfs::client
