@@ -4,6 +4,7 @@
 
 #include <cerrno>
 #include <ctime>
+#include <string>
 #include <utility>
 
 namespace kdfs {
@@ -14,7 +15,28 @@ WallTime SystemWallClock::now() const {
     return static_cast<WallTime>(at.tv_sec) * 1000000000 + at.tv_nsec;
 }
 
+namespace {
+
+// A name for the cluster that everyone with its key knows: says nothing of the key.
+Result<std::string> name_from_key(const ClusterKey& key) {
+    KDFS_TRY_ASSIGN(ClusterKey derived, derive_member_key(key, "kdfs cluster name"));
+    constexpr size_t kNameBytes = 8;
+    constexpr char kDigits[] = "0123456789abcdef";
+    std::string out;
+    for (size_t i = 0; i < kNameBytes; ++i) {
+        auto byte = static_cast<unsigned>(derived[i]);
+        out.push_back(kDigits[byte >> 4]);
+        out.push_back(kDigits[byte & 15]);
+    }
+    return out;
+}
+
+}  // namespace
+
 Result<std::unique_ptr<RealEnv>> RealEnv::create(LogSink& log, TcpTransportOptions options) {
+    if (options.cluster_id.empty()) {
+        KDFS_TRY_ASSIGN(options.cluster_id, name_from_key(options.key));
+    }
     uint64_t seed = 0;
     if (::getrandom(&seed, sizeof seed, 0) != static_cast<ssize_t>(sizeof seed)) {
         return errno_error(errno, "getrandom: the program cannot start");

@@ -18,7 +18,8 @@ public:
 // The Env of a real program. The log outlives it. Built in main() and in tests, nowhere else.
 class RealEnv : public Env {
 public:
-    // Errors of Reactor::create() and TcpTransport::create().
+    // Errors of Reactor::create() and TcpTransport::create(). An empty options.cluster_id becomes a
+    // name derived from the key, the same for every member.
     static Result<std::unique_ptr<RealEnv>> create(LogSink& log, TcpTransportOptions options);
 
     Scheduler& scheduler() override { return *reactor_; }
