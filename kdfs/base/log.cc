@@ -3,8 +3,19 @@
 namespace kdfs {
 namespace {
 
+// Includes line ends and what terminals obey: a value from a peer must not look like log lines.
+bool is_control(char c) { return static_cast<unsigned char>(c) < 0x20 || c == 0x7f; }
+
 bool needs_quotes(std::string_view value) {
-    return value.empty() || value.find_first_of(" \t\n\"=") != std::string_view::npos;
+    if (value.empty()) {
+        return true;
+    }
+    for (char c : value) {
+        if (is_control(c) || c == ' ' || c == '"' || c == '=') {
+            return true;
+        }
+    }
+    return false;
 }
 
 }  // namespace
@@ -38,7 +49,7 @@ LogEvent& LogEvent::with(std::string_view key, std::string_view value) {
         if (c == '"' || c == '\\') {
             line_ += '\\';
         }
-        line_ += c == '\n' ? ' ' : c;
+        line_ += is_control(c) ? ' ' : c;
     }
     line_ += '"';
     return *this;

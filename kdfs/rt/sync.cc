@@ -71,16 +71,25 @@ Task<void> Semaphore::acquire(uint64_t count) {
         Semaphore* semaphore;
         std::list<std::pair<uint64_t, Event*>>::iterator place;
         Event* turn;
+        uint64_t count;
+        bool resumed = false;
         ~Leave() {
             --semaphore->waiting_;
+            if (resumed) {
+                return;
+            }
             if (!turn->is_set()) {
                 semaphore->queue_.erase(place);
+                count = 0;
             }
+            // Gives back what it was granted and could not use, and lets those behind it through.
+            semaphore->release(count);
         }
     };
     ++waiting_;
-    Leave leave{this, place, &turn};
+    Leave leave{this, place, &turn, count};
     co_await turn.wait();
+    leave.resumed = true;
 }
 
 bool Semaphore::try_acquire(uint64_t count) {

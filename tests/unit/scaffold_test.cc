@@ -1,3 +1,0 @@
-#include <gtest/gtest.h>
-
-TEST(ScaffoldTest, TestsAreBuiltAsCxx20) { EXPECT_EQ(__cplusplus, 202002L); }
