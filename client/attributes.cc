@@ -47,15 +47,16 @@ Task<Result<pb::Attr>> FileClient::setattr(pb::SetAttr op) {
 // Times, and what changes nothing, need no call under an exclusive lease.
 bool FileClient::set_locally(Inode& inode, const pb::SetAttr& op) {
     constexpr uint32_t kPermissionBits = 07777;
-    if (!usable(inode, pb::LEASE_EXCLUSIVE) || op.kill_suid() || op.has_ctime()) {
+    if (!usable(inode, pb::LEASE_EXCLUSIVE) || op.has_ctime()) {
         return false;
     }
     bool same_mode =
         !op.has_mode() || (op.mode() & kPermissionBits) == (inode.attr.mode() & kPermissionBits);
-    // A change of owner drops set-id bits even if the owner stays the same.
-    bool set_id = (inode.attr.mode() & (S_ISUID | S_ISGID)) != 0;
-    bool same_owner = (!op.has_uid() || (op.uid() == inode.attr.uid() && !set_id)) &&
-                      (!op.has_gid() || (op.gid() == inode.attr.gid() && !set_id));
+    // A change of owner drops set-id bits and capabilities even if the owner stays the same.
+    bool privileged = (inode.attr.mode() & (S_ISUID | S_ISGID)) != 0 || inode.attr.has_xattrs();
+    bool same_owner = (!op.has_uid() || op.uid() == inode.attr.uid()) &&
+                      (!op.has_gid() || op.gid() == inode.attr.gid()) &&
+                      (!op.kill_suid() || !privileged);
     // Only a flush carries the time of access: not for one that was set on purpose.
     constexpr int64_t kNow = 1000000000;
     bool atime_now = !op.has_atime() || op.atime() > env_.wall_clock().now() - kNow;

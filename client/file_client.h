@@ -133,7 +133,8 @@ public:
     bool cached_lookup(InodeId parent, const std::string& name, const pb::Attr*& attr);
     // Whether an answer about this may be cached by others until they are told otherwise.
     bool attr_cacheable(InodeId ino) { return cached_attr(ino) != nullptr; }
-    bool name_cacheable(InodeId parent, const std::string& name);
+    // `ino` is 0 for a name that does not exist.
+    bool name_cacheable(InodeId parent, const std::string& name, InodeId ino);
 
     Session& session() { return session_; }
     ChunkClient& chunks() { return chunks_; }

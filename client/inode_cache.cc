@@ -15,6 +15,7 @@ InodeRef InodeCache::get(InodeId ino) {
     if (!entry) {
         entry = std::make_shared<Inode>();
         entry->ino = ino;
+        outdate_names(*entry);
         entry->age = ages_.insert(ages_.end(), entry.get());
         auto capped = absent_caps_.find(ino);
         if (capped != absent_caps_.end()) {
@@ -126,14 +127,14 @@ void InodeCache::set_name(Inode& directory, const std::string& name, InodeId ino
 void InodeCache::forget_name(Inode& directory, const std::string& name) {
     names_ -= directory.names.erase(name);
     directory.names_complete = false;
-    ++directory.names_epoch;
+    outdate_names(directory);
 }
 
 void InodeCache::drop_names(Inode& directory) {
     names_ -= directory.names.size();
     directory.names.clear();
     directory.names_complete = false;
-    ++directory.names_epoch;
+    outdate_names(directory);
 }
 
 void InodeCache::shrink_names(size_t most) {

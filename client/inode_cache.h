@@ -67,7 +67,7 @@ struct Inode {
     // Directories: name to inode, 0 for a name known to be absent.
     std::unordered_map<std::string, InodeId> names;
     bool names_complete = false;  // what is not in `names` does not exist
-    uint64_t names_epoch = 0;     // goes up when answers under way must not be remembered
+    uint64_t names_epoch = 0;     // another when answers under way must not be remembered
 
     std::list<Inode*>::iterator age;  // in the cache's list
 
@@ -104,6 +104,8 @@ public:
     // To be called when no answer is under way.
     void forget_caps() { absent_caps_.clear(); }
 
+    // Answers under way about the directory's names are not to be remembered.
+    void outdate_names(Inode& directory) { directory.names_epoch = ++epochs_; }
     void set_name(Inode& directory, const std::string& name, InodeId ino);
     void forget_name(Inode& directory, const std::string& name);
     void drop_names(Inode& directory);
@@ -119,6 +121,7 @@ private:
     std::list<Inode*> ages_;
     std::map<InodeId, Cap> absent_caps_;
     size_t names_ = 0;
+    uint64_t epochs_ = 0;
 };
 
 }  // namespace kdfs::client

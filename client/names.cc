@@ -37,16 +37,19 @@ bool FileClient::cached_lookup(InodeId parent, const std::string& name, const pb
     return attr != nullptr;
 }
 
-bool FileClient::name_cacheable(InodeId parent, const std::string& name) {
+bool FileClient::name_cacheable(InodeId parent, const std::string& name, InodeId ino) {
     InodeRef directory = cache_.find(parent);
-    return directory && usable(*directory, pb::LEASE_READ) &&
-           (directory->names_complete || directory->names.contains(name));
+    if (!directory || !usable(*directory, pb::LEASE_READ)) {
+        return false;
+    }
+    auto found = directory->names.find(name);
+    if (found == directory->names.end()) {
+        return !ino && directory->names_complete;
+    }
+    return found->second == ino;
 }
 
-uint64_t FileClient::names_epoch(InodeId directory) {
-    InodeRef inode = cache_.find(directory);
-    return inode ? inode->names_epoch : 0;
-}
+uint64_t FileClient::names_epoch(InodeId directory) { return cache_.get(directory)->names_epoch; }
 
 // Remembers what an answer said, unless something happened to the directory since `epoch`.
 void FileClient::remember_name(Inode& directory,
@@ -65,7 +68,7 @@ void FileClient::own_change(InodeId parent, const std::string& name, InodeId ino
         return;
     }
     // Answers under way may be older than the change.
-    ++directory->names_epoch;
+    cache_.outdate_names(*directory);
     if (directory->lease != pb::LEASE_NONE) {
         cache_.set_name(*directory, name, ino);
     }
