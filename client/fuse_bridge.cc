@@ -170,7 +170,7 @@ bool FuseBridge::read_one() {
     if (buffer_.owner.use_count() > 1) {
         fresh_buffer();
     }
-    ssize_t got = read(fuse_session_fd(session_), buffer_.data, kRequestBytesMax + kHeaderRoom);
+    ssize_t got = ::read(fuse_session_fd(session_), buffer_.data, kRequestBytesMax + kHeaderRoom);
     if (got < 0) {
         if (errno == EINTR || errno == ENOENT) {
             return true;
