@@ -74,7 +74,7 @@ Status Reactor::open() {
     // Edge-triggered: each write to it is one event, so it is never read.
     KDFS_TRY(add_to_epoll(epoll_fd_, wake_fd_, EPOLLIN | EPOLLET, kWakeToken));
     KDFS_TRY(add_to_epoll(epoll_fd_, ring_->fd(), EPOLLIN, kRingToken));
-    update_now();
+    now_ = monotonic_now();
     return {};
 }
 
@@ -116,13 +116,13 @@ void Reactor::post_from_any_thread(Function<void()> callback) {
 
 void Reactor::run() {
     stopping_ = false;
+    now_ = monotonic_now();
     while (!stopping_) {
         turn();
     }
 }
 
 void Reactor::turn() {
-    update_now();
     // Bounded by those that are set now, so that one that sets itself anew does not hold the loop.
     for (size_t left = timers_.live(); left > 0 && !stopping_; --left) {
         Function<void()> timer = timers_.take_due(now_);
@@ -146,8 +146,6 @@ void Reactor::turn() {
         wait();
     }
 }
-
-void Reactor::update_now() { now_ = monotonic_now(); }
 
 void Reactor::run_ready() {
     size_t done = 0;
@@ -205,11 +203,9 @@ void Reactor::wait() {
     }
     std::array<epoll_event, kEventsPerWaitMax> events;
     int count = epoll_wait(epoll_fd_, events.data(), kEventsPerWaitMax, timeout_ms);
-    if (count < 0) {
-        KDFS_CHECK(errno == EINTR);
-        return;
-    }
-    update_now();
+    KDFS_CHECK(count >= 0 || errno == EINTR);
+    // The next turn begins here.
+    now_ = monotonic_now();
     for (int i = 0; i < count; ++i) {
         const epoll_event& event = events[static_cast<size_t>(i)];
         dispatch(event.data.u64, event.events);

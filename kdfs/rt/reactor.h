@@ -120,7 +120,6 @@ private:
     Reactor() = default;
     Status open();
     void turn();
-    void update_now();
     void run_ready();
     void run_flushes();
     void run_remote();

@@ -1,5 +1,6 @@
 #include "kdfs/rt/real_env.h"
 
+#include <malloc.h>
 #include <sys/random.h>
 
 #include <cerrno>
@@ -31,12 +32,23 @@ Result<std::string> name_from_key(const ClusterKey& key) {
     return out;
 }
 
+// Buffers of a piece come and go with every request. By default glibc maps each anew and returns it
+// when it is freed, and then the page faults cost more than the copying: 0.5 instead of 0.2 CPU
+// seconds a GiB here.
+void keep_freed_buffers() {
+    constexpr int kMapFromBytes = 8 << 20;
+    constexpr int kKeepBytes = 64 << 20;
+    (void)::mallopt(M_MMAP_THRESHOLD, kMapFromBytes);
+    (void)::mallopt(M_TRIM_THRESHOLD, kKeepBytes);
+}
+
 }  // namespace
 
 Result<std::unique_ptr<RealEnv>> RealEnv::create(LogSink& log, TcpTransportOptions options) {
     if (options.cluster_id.empty()) {
         KDFS_TRY_ASSIGN(options.cluster_id, name_from_key(options.key));
     }
+    keep_freed_buffers();
     uint64_t seed = 0;
     if (::getrandom(&seed, sizeof seed, 0) != static_cast<ssize_t>(sizeof seed)) {
         return errno_error(errno, "getrandom: the program cannot start");

@@ -123,7 +123,6 @@ Result<std::unique_ptr<TlsContext>> TlsContext::create(const ClusterKey& key,
                      "OpenSSL offers no TLS 1.3 with AES-128-GCM here: " + reason);
     }
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
-    SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS);
     SSL_CTX_set_psk_use_session_callback(context, &TlsSession::Callbacks::use_key);
     SSL_CTX_set_psk_find_session_callback(context, &TlsSession::Callbacks::find_key);
     return out;
@@ -176,6 +175,7 @@ Result<bool> TlsSession::handshake() {
     int done = SSL_do_handshake(ssl_);
     if (done == 1) {
         // Belt and braces: the key was used, nothing else lets anybody in.
+        ERR_clear_error();
         if (SSL_session_reused(ssl_) != 1) {
             return Error(Errc::kUnauthenticated, "the peer did not prove the cluster key");
         }
@@ -210,8 +210,12 @@ Error TlsSession::failure() {
     return {Errc::kUnauthenticated, "the peer did not prove the cluster key (" + reason + ")"};
 }
 
+// Neither read() nor write() clears OpenSSL's error queue first: it is empty, because every failure
+// clears it, and clearing it costs as much as a small record.
 Result<size_t> TlsSession::read(std::span<std::byte> out) {
-    ERR_clear_error();
+    if (!SSL_has_pending(ssl_) && BIO_ctrl_pending(SSL_get_rbio(ssl_)) == 0) {
+        return size_t{0};
+    }
     size_t size = 0;
     int done = SSL_read_ex(ssl_, out.data(), out.size(), &size);
     if (done == 1) {
@@ -222,6 +226,7 @@ Result<size_t> TlsSession::read(std::span<std::byte> out) {
         return size_t{0};
     }
     if (error == SSL_ERROR_ZERO_RETURN) {
+        ERR_clear_error();
         return Error(Errc::kUnreachable, "the peer ended the TLS connection");
     }
     std::string reason = first_reason();
@@ -233,7 +238,6 @@ Status TlsSession::write(std::span<const std::byte> bytes) {
     if (bytes.empty()) {
         return {};
     }
-    ERR_clear_error();
     size_t size = 0;
     // The output is memory, so all of it is taken at once.
     if (SSL_write_ex(ssl_, bytes.data(), bytes.size(), &size) != 1 || size != bytes.size()) {
