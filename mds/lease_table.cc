@@ -1,0 +1,303 @@
+#include "mds/lease_table.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace kdfs::mds {
+
+std::vector<Conflict> LeaseTable::conflicts(SessionId session,
+                                            const std::vector<Touched>& touched) const {
+    std::vector<Conflict> out;
+    for (const Touched& t : touched) {
+        auto entry = inodes_.find(t.ino);
+        if (entry == inodes_.end()) {
+            continue;
+        }
+        for (const auto& [other, holding] : entry->second.holders) {
+            if (other == session || holding.mode == pb::LEASE_NONE) {
+                continue;
+            }
+            if (t.access == Access::kChange) {
+                out.push_back({t.ino, other, pb::LEASE_NONE});
+            } else if (holding.mode == pb::LEASE_EXCLUSIVE) {
+                out.push_back({t.ino, other, pb::LEASE_READ});
+            }
+        }
+    }
+    return out;
+}
+
+void LeaseTable::open(SessionId session, InodeId ino, bool write) {
+    Holding holding = this->holding(session, ino).value_or(Holding{});
+    holding.open = true;
+    holding.writer = holding.writer || write;
+    if (holding.writer && holding.mode == pb::LEASE_READ) {
+        holding.mode = pb::LEASE_NONE;
+    }
+    set(session, ino, holding);
+}
+
+pb::LeaseMode LeaseTable::allowed(const Entry& entry,
+                                  SessionId session,
+                                  pb::LeaseMode want,
+                                  TimePoint now) const {
+    bool others_lease = false;
+    bool others_exclusive = false;
+    bool others_open = false;
+    bool others_write = false;
+    bool writer = false;
+    for (const auto& [who, holding] : entry.holders) {
+        if (who == session) {
+            writer = holding.writer;
+            continue;
+        }
+        others_lease = others_lease || holding.mode != pb::LEASE_NONE;
+        others_exclusive = others_exclusive || holding.mode == pb::LEASE_EXCLUSIVE;
+        others_open = others_open || holding.open;
+        others_write = others_write || holding.writer;
+    }
+    bool contended = entry.was_recalled && now < entry.recalled + kContendedFor;
+    if (want == pb::LEASE_EXCLUSIVE && !others_lease && !others_open && !contended) {
+        return pb::LEASE_EXCLUSIVE;
+    }
+    bool may_read = want != pb::LEASE_NONE && !others_exclusive && !others_write && !writer;
+    return may_read ? pb::LEASE_READ : pb::LEASE_NONE;
+}
+
+pb::Grant LeaseTable::grant(SessionId session, InodeId ino, pb::LeaseMode want, TimePoint now) {
+    Holding mine = holding(session, ino).value_or(Holding{});
+    auto entry = inodes_.find(ino);
+    pb::LeaseMode given =
+        entry == inodes_.end() ? want : allowed(entry->second, session, want, now);
+    mine.mode = std::max(mine.mode, given);
+    mine.lease_seq = next_seq_++;
+    pb::Grant grant;
+    grant.set_mode(mine.mode);
+    grant.set_lease_seq(mine.lease_seq);
+    set(session, ino, mine);
+    return grant;
+}
+
+bool LeaseTable::release(SessionId session, const pb::ReleaseOne& item, TimePoint now) {
+    InodeId ino(item.ino());
+    std::optional<Holding> found = holding(session, ino);
+    if (!found) {
+        return false;
+    }
+    Holding mine = *found;
+    if (item.lease_seq() < mine.lease_seq) {
+        return false;
+    }
+    bool was_exclusive = mine.mode == pb::LEASE_EXCLUSIVE;
+    if (was_exclusive && item.keep() == pb::LEASE_READ && item.still_open()) {
+        // It may write without telling anyone, so its lease stands until it goes wholly.
+        return true;
+    }
+    mine.mode = std::min(mine.mode, item.keep());
+    mine.open = item.still_open();
+    bool gave_up = was_exclusive && mine.mode != pb::LEASE_EXCLUSIVE;
+    mine.writer = mine.open && (mine.writer || gave_up);
+    if (mine.writer && mine.mode == pb::LEASE_READ) {
+        mine.mode = pb::LEASE_NONE;
+    }
+    set(session, ino, mine);
+    if (gave_up) {
+        remember_recall(ino, now);
+    }
+    drop_if_empty(ino);
+    return true;
+}
+
+bool LeaseTable::restore(SessionId session, const pb::HeldLease& held) {
+    InodeId ino(held.ino());
+    Holding mine;
+    mine.lease_seq = held.lease_seq();
+    mine.open = held.open();
+    // Whoever has a file open and may not cache it has it open for writing, as far as one can know.
+    mine.writer = held.open() && held.mode() != pb::LEASE_READ;
+    auto entry = inodes_.find(ino);
+    bool fits = true;
+    if (entry != inodes_.end() && held.mode() != pb::LEASE_NONE) {
+        for (const auto& [who, holding] : entry->second.holders) {
+            bool clash = held.mode() == pb::LEASE_EXCLUSIVE
+                             ? holding.mode != pb::LEASE_NONE
+                             : holding.mode == pb::LEASE_EXCLUSIVE || holding.writer;
+            fits = fits && (who == session || !clash);
+        }
+    }
+    mine.mode = fits ? held.mode() : pb::LEASE_NONE;
+    set(session, ino, mine);
+    drop_if_empty(ino);
+    return fits;
+}
+
+void LeaseTable::drop(SessionId session, InodeId ino) {
+    set(session, ino, Holding{});
+    drop_if_empty(ino);
+}
+
+void LeaseTable::forget(InodeId ino) {
+    auto entry = inodes_.find(ino);
+    if (entry == inodes_.end()) {
+        return;
+    }
+    std::vector<SessionId> holders;
+    for (const auto& [session, holding] : entry->second.holders) {
+        holders.push_back(session);
+    }
+    for (SessionId session : holders) {
+        set(session, ino, Holding{});
+    }
+    inodes_.erase(ino);
+}
+
+std::vector<InodeId> LeaseTable::drop_session(SessionId session) {
+    std::vector<InodeId> open;
+    for (InodeId ino : inodes(session)) {
+        if (holding(session, ino)->open) {
+            open.push_back(ino);
+        }
+        drop(session, ino);
+    }
+    sessions_.erase(session);
+    return open;
+}
+
+std::optional<LeaseTable::Holding> LeaseTable::holding(SessionId session, InodeId ino) const {
+    auto entry = inodes_.find(ino);
+    if (entry == inodes_.end()) {
+        return std::nullopt;
+    }
+    auto found = entry->second.holders.find(session);
+    if (found == entry->second.holders.end()) {
+        return std::nullopt;
+    }
+    return found->second;
+}
+
+bool LeaseTable::is_open(InodeId ino) const { return open_by_other(SessionId(), ino); }
+
+bool LeaseTable::open_by_other(SessionId session, InodeId ino) const {
+    auto entry = inodes_.find(ino);
+    if (entry == inodes_.end()) {
+        return false;
+    }
+    const auto& holders = entry->second.holders;
+    return std::any_of(holders.begin(), holders.end(), [session](const auto& h) {
+        return h.first != session && h.second.open;
+    });
+}
+
+bool LeaseTable::holds_exclusive(SessionId session, InodeId ino) const {
+    std::optional<Holding> mine = holding(session, ino);
+    return mine && mine->mode == pb::LEASE_EXCLUSIVE;
+}
+
+std::vector<InodeId> LeaseTable::exclusives(SessionId session) const {
+    std::vector<InodeId> out;
+    for (InodeId ino : inodes(session)) {
+        if (holds_exclusive(session, ino)) {
+            out.push_back(ino);
+        }
+    }
+    return out;
+}
+
+std::vector<InodeId> LeaseTable::inodes(SessionId session) const {
+    auto per = sessions_.find(session);
+    if (per == sessions_.end()) {
+        return {};
+    }
+    return {per->second.all.begin(), per->second.all.end()};
+}
+
+size_t LeaseTable::lease_count(SessionId session) const {
+    auto per = sessions_.find(session);
+    return per == sessions_.end() ? 0 : per->second.by_age.size();
+}
+
+size_t LeaseTable::open_count(SessionId session) const {
+    auto per = sessions_.find(session);
+    return per == sessions_.end() ? 0 : per->second.open;
+}
+
+std::vector<InodeId> LeaseTable::excess(SessionId session, size_t most) const {
+    std::vector<InodeId> out;
+    size_t leases = lease_count(session);
+    if (leases <= leases_max_) {
+        return out;
+    }
+    size_t wanted = std::min(most, leases - leases_max_);
+    std::vector<InodeId> spared;
+    // Looks at four times as many as wanted, so that one call has a bound.
+    size_t looks = wanted * 4;
+    for (InodeId ino : sessions_.at(session).by_age) {
+        if (out.size() == wanted || looks-- == 0) {
+            break;
+        }
+        Holding mine = *holding(session, ino);
+        bool spare = mine.open || mine.mode == pb::LEASE_EXCLUSIVE;
+        (spare ? spared : out).push_back(ino);
+    }
+    for (size_t i = 0; i < spared.size() && out.size() < wanted; ++i) {
+        out.push_back(spared[i]);
+    }
+    return out;
+}
+
+void LeaseTable::set(SessionId session, InodeId ino, const Holding& holding) {
+    bool leased = holding.mode != pb::LEASE_NONE;
+    bool kept = leased || holding.open;
+    if (!kept && !this->holding(session, ino)) {
+        return;
+    }
+    PerSession& per = sessions_[session];
+    Entry& entry = inodes_[ino];
+    auto found = entry.holders.find(session);
+    bool was_open = found != entry.holders.end() && found->second.open;
+    per.open = per.open + (holding.open ? 1 : 0) - (was_open ? 1 : 0);
+    touch_age(per, ino, leased);
+    if (kept) {
+        entry.holders[session] = holding;
+        per.all.insert(ino);
+    } else {
+        entry.holders.erase(session);
+        per.all.erase(ino);
+    }
+}
+
+void LeaseTable::touch_age(PerSession& per, InodeId ino, bool leased) {
+    auto place = per.places.find(ino);
+    if (place != per.places.end()) {
+        per.by_age.erase(place->second);
+        per.places.erase(place);
+    }
+    if (leased) {
+        per.places[ino] = per.by_age.insert(per.by_age.end(), ino);
+    }
+}
+
+void LeaseTable::remember_recall(InodeId ino, TimePoint now) {
+    Entry& entry = inodes_[ino];
+    entry.was_recalled = true;
+    entry.recalled = now;
+    recalls_.emplace_back(now, ino);
+    while (!recalls_.empty() && recalls_.front().first + kContendedFor <= now) {
+        InodeId old = recalls_.front().second;
+        recalls_.pop_front();
+        auto found = inodes_.find(old);
+        if (found != inodes_.end() && found->second.recalled + kContendedFor <= now) {
+            found->second.was_recalled = false;
+            drop_if_empty(old);
+        }
+    }
+}
+
+void LeaseTable::drop_if_empty(InodeId ino) {
+    auto entry = inodes_.find(ino);
+    if (entry != inodes_.end() && entry->second.holders.empty() && !entry->second.was_recalled) {
+        inodes_.erase(entry);
+    }
+}
+
+}  // namespace kdfs::mds

@@ -1,0 +1,126 @@
+#pragma once
+
+#include "kdfs/base/types.h"
+#include "kdfs/proto/meta.pb.h"
+#include "mds/namespace.h"
+
+#include <chrono>
+#include <cstdint>
+#include <list>
+#include <map>
+#include <optional>
+#include <set>
+#include <unordered_map>
+#include <vector>
+
+namespace kdfs::mds {
+
+// A lease that stands in the way of an operation of another session.
+struct Conflict {
+    InodeId ino;
+    SessionId session;
+    pb::LeaseMode keep = pb::LEASE_NONE;  // what may stay
+    auto operator<=>(const Conflict&) const = default;
+};
+
+// Who may cache which inode, and who has it open. Pure: time comes in as an argument.
+//
+// Invariants, per inode: one exclusive holder and nobody else with a lease, or any number of read
+// holders. No read lease beside a writer of another session: a session that has the inode open for
+// writing without the exclusive lease writes straight to the chunks, so nobody else may cache it.
+// A writer never holds a read lease. Whether a holder of the exclusive lease opened the file for
+// writing by itself is not known here, so giving that lease back with files still open counts as
+// writing.
+//
+// Contention: an inode whose exclusive lease was recalled less than kContendedFor ago, or that
+// another session has open, gets no exclusive lease. Two writers then both work without.
+//
+// Bound: kLeasesMax leases per session; excess() names the least recently granted beyond it.
+class LeaseTable {
+public:
+    static constexpr Duration kContendedFor = std::chrono::milliseconds(100);
+    static constexpr size_t kLeasesMax = 100000;
+
+    // Lease numbers count up from `first_seq` over all inodes and sessions; a restarted server
+    // starts above all that were given out before.
+    explicit LeaseTable(uint64_t first_seq = 1, size_t leases_max = kLeasesMax)
+        : leases_max_(leases_max), next_seq_(first_seq) {}
+
+    struct Holding {
+        pb::LeaseMode mode = pb::LEASE_NONE;
+        bool open = false;
+        bool writer = false;  // open for writing; implies open
+        uint64_t lease_seq = 0;
+    };
+
+    // The leases of others that must go before `session` may do this.
+    std::vector<Conflict> conflicts(SessionId session, const std::vector<Touched>& touched) const;
+
+    // Marks the inode open by the session. The caller has removed the conflicts of a kChange first
+    // if `write`.
+    void open(SessionId session, InodeId ino, bool write);
+
+    // Gives as much of `want` as may be given now, never less than what the session holds, and a
+    // new lease_seq. Recalls nothing.
+    pb::Grant grant(SessionId session, InodeId ino, pb::LeaseMode want, TimePoint now);
+
+    // The session gave back what exceeds item.keep. Ignored if it speaks of an older lease_seq than
+    // the last one given: that grant is still on its way. True if it was taken. An exclusive lease
+    // with files open does not become a read lease: it stays until it is given back wholly.
+    bool release(SessionId session, const pb::ReleaseOne& item, TimePoint now);
+
+    // What a client says it holds, after a restart of the server. False if it contradicts what
+    // others hold; then it gets nothing but the open file.
+    bool restore(SessionId session, const pb::HeldLease& held);
+
+    // Forgets what the session holds of this inode.
+    void drop(SessionId session, InodeId ino);
+    // The inode is gone for everybody.
+    void forget(InodeId ino);
+    // The session is gone. The inodes it had open, in order.
+    std::vector<InodeId> drop_session(SessionId session);
+
+    std::optional<Holding> holding(SessionId session, InodeId ino) const;
+    bool is_open(InodeId ino) const;
+    bool open_by_other(SessionId session, InodeId ino) const;
+    bool holds_exclusive(SessionId session, InodeId ino) const;
+    // In inode order.
+    std::vector<InodeId> exclusives(SessionId session) const;
+    std::vector<InodeId> inodes(SessionId session) const;
+    size_t lease_count(SessionId session) const;
+    size_t open_count(SessionId session) const;
+    // Leases beyond the session's bound, oldest first, `most` at most. Open files and exclusive
+    // leases are spared as long as others suffice.
+    std::vector<InodeId> excess(SessionId session, size_t most) const;
+
+private:
+    struct Entry {
+        std::map<SessionId, Holding> holders;
+        TimePoint recalled{};  // when an exclusive lease was last given back
+        bool was_recalled = false;
+    };
+    struct PerSession {
+        std::list<InodeId> by_age;  // with a lease, least recently granted first
+        std::unordered_map<InodeId, std::list<InodeId>::iterator> places;
+        std::set<InodeId> all;  // with a lease or open
+        size_t open = 0;
+    };
+
+    pb::LeaseMode allowed(const Entry& entry,
+                          SessionId session,
+                          pb::LeaseMode want,
+                          TimePoint now) const;
+    void set(SessionId session, InodeId ino, const Holding& holding);
+    void touch_age(PerSession& per, InodeId ino, bool leased);
+    void drop_if_empty(InodeId ino);
+    void remember_recall(InodeId ino, TimePoint now);
+
+    size_t leases_max_;
+    uint64_t next_seq_;
+    std::unordered_map<InodeId, Entry> inodes_;
+    std::map<SessionId, PerSession> sessions_;
+    // Inodes that keep an entry only because of a recent recall, oldest first.
+    std::list<std::pair<TimePoint, InodeId>> recalls_;
+};
+
+}  // namespace kdfs::mds

@@ -1,0 +1,304 @@
+#include "mds/membership.h"
+
+#include "kdfs/proto/cluster_map.h"
+#include "kdfs/proto/member_state.h"
+#include "kdfs/proto/placement.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace kdfs::mds {
+namespace {
+
+std::string node_text(const pb::HeartbeatRequest& request) {
+    return "storage node " + std::to_string(request.node()) + " (" + request.name() + ", " +
+           request.address() + ")";
+}
+
+}  // namespace
+
+Membership::Membership(Options options, pb::ClusterMap map, TimePoint now)
+    : options_(options), map_(std::move(map)) {
+    for (const pb::Node& n : map_.nodes()) {
+        if (n.online()) {
+            health_[n.id()].heard = now;
+        }
+    }
+}
+
+pb::Node* Membership::node(uint64_t id) {
+    for (pb::Node& n : *map_.mutable_nodes()) {
+        if (n.id() == id) {
+            return &n;
+        }
+    }
+    return nullptr;
+}
+
+Status Membership::check(const pb::HeartbeatRequest& request) const {
+    std::string who = node_text(request);
+    if (!request.cluster_id().empty() && request.cluster_id() != map_.cluster_id()) {
+        return Error(Errc::kWrongCluster,
+                     who + " belongs to cluster " + request.cluster_id() + ", this is cluster " +
+                         map_.cluster_id() + ": give the daemon the address of its own metadata " +
+                         "server, or an empty directory");
+    }
+    if (request.cluster_id().empty() && confirmed_.contains(request.node())) {
+        return Error(Errc::kWrongCluster,
+                     who + " is known here, but its daemon has an empty directory: start it with "
+                           "the directory it had, or give it a new node id");
+    }
+    if (request.node() == 0 || request.incarnation() == 0 || request.address().empty() ||
+        request.targets_size() > kTargetsPerNodeMax || request.name().size() > kNameBytesMax ||
+        request.address().size() > kNameBytesMax || request.unix_address().size() > kNameBytesMax ||
+        request.failure_domain().size() > kNameBytesMax) {
+        return Error(Errc::kInvalidArgument,
+                     who + ": a heartbeat needs a node id, an incarnation, an address and at most " +
+                         std::to_string(kTargetsPerNodeMax) + " targets, names up to 1024 bytes");
+    }
+    std::set<uint64_t> seen;
+    for (const pb::TargetReport& report : request.targets()) {
+        if (report.target() == 0 || !seen.insert(report.target()).second) {
+            return Error(Errc::kInvalidArgument, who + " reports target 0 or a target twice");
+        }
+        for (const pb::Target& t : map_.targets()) {
+            if (t.id() == report.target() && t.node() != request.node()) {
+                return Error(Errc::kExists,
+                             who + " reports target " + std::to_string(t.id()) +
+                                 ", which belongs to node " + std::to_string(t.node()) +
+                                 ": two directories have the same id, was one copied?");
+            }
+        }
+    }
+    return {};
+}
+
+Result<bool> Membership::heartbeat(const pb::HeartbeatRequest& request,
+                                   uint64_t connection,
+                                   TimePoint now) {
+    KDFS_TRY(check(request));
+    pb::Node* known = node(request.node());
+    if (known == nullptr && map_.nodes_size() >= kNodesMax) {
+        return Error(Errc::kOverloaded,
+                     node_text(request) + ": the cluster has " + std::to_string(kNodesMax) +
+                         " nodes already");
+    }
+    bool was_online = known != nullptr && known->online();
+    bool restarted = known != nullptr && known->incarnation() != request.incarnation();
+    Health& health = health_[request.node()];
+    health.heard = now;
+    health.connection = connection;
+    health.connected = true;
+    health.acts_by = request.map_epoch();
+    if (!request.cluster_id().empty()) {
+        confirmed_.insert(request.node());
+    }
+    bool changed = update_node(request);
+    changed = add_targets(request) || changed;
+    if (restarted) {
+        changed = targets_event(request.node(), false) || changed;
+        for (const pb::TargetReport& report : request.targets()) {
+            reports_.erase(report.target());
+        }
+    }
+    if (restarted || !was_online) {
+        for (const pb::TargetReport& report : request.targets()) {
+            bool up = !report.failed();
+            changed = (up && apply_to_chains(report.target(), true)) || changed;
+        }
+    }
+    changed = take_reports(request) || changed;
+    changed = make_chains() || changed;
+    return raise_if(changed);
+}
+
+bool Membership::update_node(const pb::HeartbeatRequest& request) {
+    pb::Node* n = node(request.node());
+    if (n == nullptr) {
+        n = map_.add_nodes();
+        n->set_id(request.node());
+    }
+    pb::Node before = *n;
+    n->set_name(request.name());
+    n->set_address(request.address());
+    n->set_unix_address(request.unix_address());
+    n->set_failure_domain(request.failure_domain());
+    n->set_incarnation(request.incarnation());
+    n->set_online(true);
+    return before.SerializeAsString() != n->SerializeAsString();
+}
+
+bool Membership::add_targets(const pb::HeartbeatRequest& request) {
+    bool changed = false;
+    for (const pb::TargetReport& report : request.targets()) {
+        bool known = std::any_of(map_.targets().begin(),
+                                 map_.targets().end(),
+                                 [&](const pb::Target& t) { return t.id() == report.target(); });
+        if (!known) {
+            pb::Target* t = map_.add_targets();
+            t->set_id(report.target());
+            t->set_node(request.node());
+            t->set_weight(1);
+            changed = true;
+        }
+    }
+    return changed;
+}
+
+// A target whose disk fails is gone until its daemon starts again.
+bool Membership::take_reports(const pb::HeartbeatRequest& request) {
+    bool changed = false;
+    for (const pb::TargetReport& report : request.targets()) {
+        if (report.failed()) {
+            changed = apply_to_chains(report.target(), false) || changed;
+        }
+        reports_[report.target()] = report;
+    }
+    return changed;
+}
+
+bool Membership::targets_event(uint64_t node_id, bool up) {
+    bool changed = false;
+    for (const pb::Target& t : map_.targets()) {
+        if (t.node() == node_id) {
+            changed = apply_to_chains(t.id(), up) || changed;
+        }
+    }
+    return changed;
+}
+
+bool Membership::apply_to_chains(uint64_t target, bool up) {
+    bool changed = false;
+    for (pb::Chain& chain : *map_.mutable_chains()) {
+        if (member_state(chain, TargetId(target)) == pb::MEMBER_NONE) {
+            continue;
+        }
+        uint64_t version = chain.version();
+        chain = apply_event(std::move(chain),
+                            TargetId(target),
+                            up ? MemberEvent::kTargetUp : MemberEvent::kTargetDown);
+        changed = changed || chain.version() != version;
+    }
+    return changed;
+}
+
+bool Membership::make_chains() {
+    if (map_.chains_size() != 0 || nodes_online() < std::max<uint64_t>(options_.expected_nodes, 1)) {
+        return false;
+    }
+    Result<PlacementPlan> plan = make_placement(map_, 1, 1);
+    if (!plan.ok()) {
+        return false;  // No target yet.
+    }
+    for (pb::Chain& chain : plan->chains) {
+        *map_.add_chains() = std::move(chain);
+    }
+    for (pb::ChainTable& table : plan->tables) {
+        *map_.add_tables() = std::move(table);
+    }
+    // A disk that failed before there were chains.
+    for (const auto& [target, report] : reports_) {
+        if (report.failed()) {
+            apply_to_chains(target, false);
+        }
+    }
+    return true;
+}
+
+void Membership::disconnected(uint64_t connection) {
+    for (auto& [id, health] : health_) {
+        if (health.connection == connection) {
+            health.connected = false;
+        }
+    }
+}
+
+TimePoint Membership::dead_at(const Health& health) const {
+    Duration lease = options_.node_lease;
+    return health.heard + (health.connected ? lease : lease / 2 + lease / 16);
+}
+
+bool Membership::tick(TimePoint now) {
+    bool changed = false;
+    for (auto it = health_.begin(); it != health_.end();) {
+        if (now < dead_at(it->second)) {
+            ++it;
+            continue;
+        }
+        if (pb::Node* n = node(it->first); n != nullptr && n->online()) {
+            n->set_online(false);
+            targets_event(it->first, false);
+            changed = true;
+        }
+        it = health_.erase(it);
+    }
+    return raise_if(changed);
+}
+
+TimePoint Membership::next_tick() const {
+    TimePoint next = TimePoint::max();
+    for (const auto& [id, health] : health_) {
+        next = std::min(next, dead_at(health));
+    }
+    return next;
+}
+
+Result<bool> Membership::sync_done(const pb::SyncDoneRequest& request) {
+    for (pb::Chain& chain : *map_.mutable_chains()) {
+        if (chain.id() != request.chain()) {
+            continue;
+        }
+        TargetId target(request.target());
+        if (chain.version() != request.chain_version()) {
+            // The first answer was lost.
+            if (member_state(chain, target) == pb::MEMBER_SERVING) {
+                return false;
+            }
+            return Error(Errc::kStaleMap,
+                         "chain " + std::to_string(chain.id()) + " is at version " +
+                             std::to_string(chain.version()) + ", the report is about version " +
+                             std::to_string(request.chain_version()));
+        }
+        chain = apply_event(std::move(chain), target, MemberEvent::kSyncDone);
+        return raise_if(chain.version() != request.chain_version());
+    }
+    return Error(Errc::kNotFound,
+                 "chain " + std::to_string(request.chain()) + " is not in the cluster map");
+}
+
+bool Membership::fence(SessionId session, SessionId floor) {
+    std::set<uint64_t> fenced(map_.fenced_sessions().begin(), map_.fenced_sessions().end());
+    bool changed = session.value >= map_.session_floor() && fenced.insert(session.value).second;
+    if (!changed) {
+        return false;
+    }
+    map_.set_session_floor(std::max(map_.session_floor(), floor.value));
+    fenced.erase(fenced.begin(), fenced.lower_bound(map_.session_floor()));
+    map_.mutable_fenced_sessions()->Assign(fenced.begin(), fenced.end());
+    return raise_if(true);
+}
+
+uint64_t Membership::oldest_epoch_in_use() const {
+    uint64_t oldest = map_.epoch();
+    for (const pb::Node& n : map_.nodes()) {
+        if (n.online()) {
+            auto health = health_.find(n.id());
+            oldest = std::min(oldest, health == health_.end() ? 0 : health->second.acts_by);
+        }
+    }
+    return oldest;
+}
+
+uint64_t Membership::nodes_online() const {
+    return static_cast<uint64_t>(std::count_if(
+        map_.nodes().begin(), map_.nodes().end(), [](const pb::Node& n) { return n.online(); }));
+}
+
+bool Membership::raise_if(bool changed) {
+    if (changed) {
+        map_.set_epoch(map_.epoch() + 1);
+    }
+    return changed;
+}
+
+}  // namespace kdfs::mds

@@ -1,0 +1,96 @@
+#pragma once
+
+#include "kdfs/base/result.h"
+#include "kdfs/base/types.h"
+#include "kdfs/proto/cluster.pb.h"
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+namespace kdfs::mds {
+
+// Decides who is in the cluster: turns heartbeats and their absence into new cluster maps. Pure:
+// time comes in as an argument, and nothing is told to anyone here.
+//
+// A daemon stops serving by itself half a lease after it sent the last heartbeat that was answered. A
+// node is taken for dead a whole lease after its last heartbeat, or half a lease (and a sixteenth,
+// for clocks that drift) after it if its connection is gone too. A daemon that starts draws a new
+// incarnation: its targets go offline and come up again in one step, so it must resync whatever
+// others went on writing.
+//
+// The first chains are made once `expected_nodes` nodes are here; nodes that come later are in the
+// map but in no chain yet.
+//
+// Bounds: kNodesMax nodes, kTargetsPerNodeMax targets each, kNameBytesMax per name or address.
+class Membership {
+public:
+    static constexpr int kNodesMax = 4096;
+    static constexpr int kTargetsPerNodeMax = 256;
+    static constexpr size_t kNameBytesMax = 1024;
+    static constexpr Duration kNodeLeaseDefault = std::chrono::seconds(4);
+
+    struct Options {
+        Duration node_lease = kNodeLeaseDefault;
+        uint64_t expected_nodes = 1;
+    };
+
+    // `map` is the stored one. Every node that is online in it has a full lease from now.
+    Membership(Options options, pb::ClusterMap map, TimePoint now);
+
+    // Nodes that were seen with this cluster's id before: a daemon of theirs without one has lost
+    // its directory.
+    void set_confirmed(std::set<uint64_t> nodes) { confirmed_ = std::move(nodes); }
+    const std::set<uint64_t>& confirmed() const { return confirmed_; }
+
+    // True if the map changed. kWrongCluster, kInvalidArgument or kExists (a target of another
+    // node) if the daemon cannot be let in; the message says what to do.
+    Result<bool> heartbeat(const pb::HeartbeatRequest& request, uint64_t connection, TimePoint now);
+    void disconnected(uint64_t connection);
+    // Takes those for dead that must be. True if the map changed.
+    bool tick(TimePoint now);
+    // When tick() has something to do at the earliest.
+    TimePoint next_tick() const;
+    // True if the map changed. A report about an older state of the chain is kStaleMap.
+    Result<bool> sync_done(const pb::SyncDoneRequest& request);
+    // Refuses requests of the session from the next map on, and of all below `floor`. True if the
+    // map changed.
+    bool fence(SessionId session, SessionId floor);
+
+    const pb::ClusterMap& map() const { return map_; }
+    // The smallest epoch by which an online storage daemon acts; the map's own if there is none.
+    uint64_t oldest_epoch_in_use() const;
+    // Of nodes that reported since the start, by target.
+    const std::map<uint64_t, pb::TargetReport>& reports() const { return reports_; }
+    uint64_t nodes_online() const;
+
+private:
+    struct Health {
+        TimePoint heard{};
+        uint64_t connection = 0;
+        bool connected = true;
+        uint64_t acts_by = 0;  // epoch
+    };
+
+    Status check(const pb::HeartbeatRequest& request) const;
+    pb::Node* node(uint64_t id);
+    bool update_node(const pb::HeartbeatRequest& request);
+    bool add_targets(const pb::HeartbeatRequest& request);
+    bool targets_event(uint64_t node, bool up);
+    bool apply_to_chains(uint64_t target, bool up);
+    bool take_reports(const pb::HeartbeatRequest& request);
+    bool make_chains();
+    TimePoint dead_at(const Health& health) const;
+    bool raise_if(bool changed);
+
+    Options options_;
+    pb::ClusterMap map_;
+    std::map<uint64_t, Health> health_;
+    std::map<uint64_t, pb::TargetReport> reports_;
+    std::set<uint64_t> confirmed_;
+};
+
+}  // namespace kdfs::mds

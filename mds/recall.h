@@ -1,0 +1,62 @@
+#pragma once
+
+#include "kdfs/rt/function.h"
+#include "kdfs/rt/sync.h"
+#include "mds/lease_table.h"
+#include "mds/state.h"
+
+#include <chrono>
+#include <map>
+#include <memory>
+#include <utility>
+#include <vector>
+
+namespace kdfs::mds {
+
+// Takes leases back from their holders: asks each over its session's connection, once however many
+// operations wait, and hands what it answers to `take`. A session that cannot be asked or does not
+// answer stands until its lease is over and is then taken for dead; its leases go when that is
+// done.
+// Bounds: a session that renews its lease but does not answer within kAnswerLeases leases counts as
+// dead too.
+class Recaller {
+public:
+    static constexpr int kAnswerLeases = 4;
+    static constexpr Duration kRetryDelay = std::chrono::milliseconds(20);
+
+    // Applies what the session gives back: dirty sizes first, then the lease.
+    using Take = Function<Task<Status>(SessionId, pb::ReleaseOne)>;
+
+    // `state` outlives this.
+    explicit Recaller(State& state) : state_(state), scope_(state.env.scheduler()) {}
+    void set_take(Take take) { take_ = std::move(take); }
+    Task<void> stop();
+
+    // Completes when none of these stands in the way anymore, or the server stops.
+    Task<void> recall(std::vector<Conflict> conflicts);
+    // The same without waiting.
+    void start(const std::vector<Conflict>& conflicts);
+
+private:
+    struct Call {
+        pb::LeaseMode keep = pb::LEASE_NONE;
+        Event done;
+    };
+    using Key = std::pair<InodeId, SessionId>;
+
+    std::shared_ptr<Call> join(const Conflict& conflict);
+    bool stands(const Key& key, pb::LeaseMode keep) const;
+    Task<void> run(Key key, std::shared_ptr<Call> call);
+    // One question. Whether it was answered.
+    Task<bool> ask(Key key,
+                   std::shared_ptr<Call> call_state,
+                   std::shared_ptr<RpcConnection> connection);
+    void give_up(SessionId session);
+
+    State& state_;
+    Take take_;
+    std::map<Key, std::shared_ptr<Call>> calls_;
+    TaskScope scope_;
+};
+
+}  // namespace kdfs::mds
