@@ -20,7 +20,8 @@ public:
     static constexpr Duration kAttempt = std::chrono::seconds(10);
 
     // `state` outlives this.
-    explicit Gc(State& state) : state_(state), scope_(state.env.scheduler()), parts_(state.env.scheduler()) {}
+    explicit Gc(State& state)
+        : state_(state), scope_(state.env.scheduler()), parts_(state.env.scheduler()) {}
     void start();
     Task<void> stop();
     // The queue grew.

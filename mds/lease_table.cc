@@ -78,7 +78,7 @@ pb::Grant LeaseTable::grant(SessionId session, InodeId ino, pb::LeaseMode want, 
     return grant;
 }
 
-bool LeaseTable::release(SessionId session, const pb::ReleaseOne& item, TimePoint now) {
+bool LeaseTable::release(SessionId session, const pb::ReleaseOne& item) {
     InodeId ino(item.ino());
     std::optional<Holding> found = holding(session, ino);
     if (!found) {
@@ -101,9 +101,6 @@ bool LeaseTable::release(SessionId session, const pb::ReleaseOne& item, TimePoin
         mine.mode = pb::LEASE_NONE;
     }
     set(session, ino, mine);
-    if (gave_up) {
-        remember_recall(ino, now);
-    }
     drop_if_empty(ino);
     return true;
 }
@@ -277,7 +274,7 @@ void LeaseTable::touch_age(PerSession& per, InodeId ino, bool leased) {
     }
 }
 
-void LeaseTable::remember_recall(InodeId ino, TimePoint now) {
+void LeaseTable::note_recall(InodeId ino, TimePoint now) {
     Entry& entry = inodes_[ino];
     entry.was_recalled = true;
     entry.recalled = now;

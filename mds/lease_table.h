@@ -67,7 +67,10 @@ public:
     // The session gave back what exceeds item.keep. Ignored if it speaks of an older lease_seq than
     // the last one given: that grant is still on its way. True if it was taken. An exclusive lease
     // with files open does not become a read lease: it stays until it is given back wholly.
-    bool release(SessionId session, const pb::ReleaseOne& item, TimePoint now);
+    bool release(SessionId session, const pb::ReleaseOne& item);
+
+    // The exclusive lease was just taken from somebody: the inode counts as contended for a while.
+    void note_recall(InodeId ino, TimePoint now);
 
     // What a client says it holds, after a restart of the server. False if it contradicts what
     // others hold; then it gets nothing but the open file.
@@ -113,7 +116,6 @@ private:
     void set(SessionId session, InodeId ino, const Holding& holding);
     void touch_age(PerSession& per, InodeId ino, bool leased);
     void drop_if_empty(InodeId ino);
-    void remember_recall(InodeId ino, TimePoint now);
 
     size_t leases_max_;
     uint64_t next_seq_;

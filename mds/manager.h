@@ -68,8 +68,8 @@ private:
     size_t confirmed_stored_ = 0;
     bool publishing_ = false;
     bool stopping_ = false;
-    Event changed_;       // pulsed with each published map
-    Event progress_;      // pulsed with each heartbeat
+    Event changed_;   // pulsed with each published map
+    Event progress_;  // pulsed with each heartbeat
     Event watch_wake_;
     TaskScope scope_;
 };

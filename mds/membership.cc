@@ -45,15 +45,17 @@ Status Membership::check(const pb::HeartbeatRequest& request) const {
     }
     if (request.cluster_id().empty() && confirmed_.contains(request.node())) {
         return Error(Errc::kWrongCluster,
-                     who + " is known here, but its daemon has an empty directory: start it with "
-                           "the directory it had, or give it a new node id");
+                     who +
+                         " is known here, but its daemon has an empty directory: start it with "
+                         "the directory it had, or give it a new node id");
     }
     if (request.node() == 0 || request.incarnation() == 0 || request.address().empty() ||
         request.targets_size() > kTargetsPerNodeMax || request.name().size() > kNameBytesMax ||
         request.address().size() > kNameBytesMax || request.unix_address().size() > kNameBytesMax ||
         request.failure_domain().size() > kNameBytesMax) {
         return Error(Errc::kInvalidArgument,
-                     who + ": a heartbeat needs a node id, an incarnation, an address and at most " +
+                     who +
+                         ": a heartbeat needs a node id, an incarnation, an address and at most " +
                          std::to_string(kTargetsPerNodeMax) + " targets, names up to 1024 bytes");
     }
     std::set<uint64_t> seen;
@@ -183,7 +185,8 @@ bool Membership::apply_to_chains(uint64_t target, bool up) {
 }
 
 bool Membership::make_chains() {
-    if (map_.chains_size() != 0 || nodes_online() < std::max<uint64_t>(options_.expected_nodes, 1)) {
+    if (map_.chains_size() != 0 ||
+        nodes_online() < std::max<uint64_t>(options_.expected_nodes, 1)) {
         return false;
     }
     Result<PlacementPlan> plan = make_placement(map_, 1, 1);
@@ -290,8 +293,9 @@ uint64_t Membership::oldest_epoch_in_use() const {
 }
 
 uint64_t Membership::nodes_online() const {
-    return static_cast<uint64_t>(std::count_if(
-        map_.nodes().begin(), map_.nodes().end(), [](const pb::Node& n) { return n.online(); }));
+    return static_cast<uint64_t>(std::count_if(map_.nodes().begin(),
+                                               map_.nodes().end(),
+                                               [](const pb::Node& n) { return n.online(); }));
 }
 
 bool Membership::raise_if(bool changed) {

@@ -16,11 +16,11 @@ namespace kdfs::mds {
 // Decides who is in the cluster: turns heartbeats and their absence into new cluster maps. Pure:
 // time comes in as an argument, and nothing is told to anyone here.
 //
-// A daemon stops serving by itself half a lease after it sent the last heartbeat that was answered. A
-// node is taken for dead a whole lease after its last heartbeat, or half a lease (and a sixteenth,
-// for clocks that drift) after it if its connection is gone too. A daemon that starts draws a new
-// incarnation: its targets go offline and come up again in one step, so it must resync whatever
-// others went on writing.
+// A daemon stops serving by itself half a lease after it sent the last heartbeat that was answered.
+// A node is taken for dead a whole lease after its last heartbeat, or half a lease (and a
+// sixteenth, for clocks that drift) after it if its connection is gone too. A daemon that starts
+// draws a new incarnation: its targets go offline and come up again in one step, so it must resync
+// whatever others went on writing.
 //
 // The first chains are made once `expected_nodes` nodes are here; nodes that come later are in the
 // map but in no chain yet.

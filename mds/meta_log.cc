@@ -41,7 +41,9 @@ Task<void> LocalMetaLog::flush_turn() {
 
 void LocalMetaLog::fail(const Error& error) {
     if (!failed_) {
-        LogEvent(env_.log(), LogLevel::kError, "metadata journal failed: no change is taken anymore")
+        LogEvent(env_.log(),
+                 LogLevel::kError,
+                 "metadata journal failed: no change is taken anymore")
             .with("cause", error.to_string())
             .with("next", "check the disk of the state directory, then restart kdfs-mds");
         failed_ = error;

@@ -20,6 +20,8 @@ public:
     // Makes the batch visible in the store and gives its place in the order. kIo if the journal
     // failed; it then takes no more batches.
     virtual Result<uint64_t> append(const KvBatch& batch) = 0;
+    // The place of the last batch; 0 before the first.
+    virtual uint64_t appended() const = 0;
     // Completes when the batch of that place survives the death of this process: replies wait for
     // it.
     virtual Task<Status> committed(uint64_t place) = 0;
@@ -41,6 +43,7 @@ public:
     LocalMetaLog(Env& env, KvStore& store, Duration sync_interval = kSyncIntervalDefault);
 
     Result<uint64_t> append(const KvBatch& batch) override;
+    uint64_t appended() const override { return appended_; }
     Task<Status> committed(uint64_t place) override;
     Task<Status> durable() override;
     Task<Status> stop() override;

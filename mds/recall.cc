@@ -95,6 +95,9 @@ Task<bool> Recaller::ask(Key key,
         call_state->keep = pb::LEASE_NONE;
     }
     Status taken = co_await take_(key.second, body->released());
+    if (taken.ok() && current && before && before->mode == pb::LEASE_EXCLUSIVE) {
+        state_.leases->note_recall(key.first, state_.env.now());
+    }
     co_return taken.ok() && current;
 }
 

@@ -67,8 +67,9 @@ std::vector<SessionId> Sessions::disconnect(uint64_t connection) {
 }
 
 bool Sessions::in_grace() const {
-    return std::any_of(
-        sessions_.begin(), sessions_.end(), [](const auto& s) { return !s.second.resumed; });
+    return std::any_of(sessions_.begin(), sessions_.end(), [](const auto& s) {
+        return !s.second.resumed;
+    });
 }
 
 TimePoint Sessions::lease_end(const Session& session) const {

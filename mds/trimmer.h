@@ -20,7 +20,8 @@ public:
     static constexpr uint64_t kResumedMax = 4096;  // loaded per page at a start
 
     // `state` outlives this.
-    explicit Trimmer(State& state) : state_(state), scope_(state.env.scheduler()), parts_(state.env.scheduler()) {}
+    explicit Trimmer(State& state)
+        : state_(state), scope_(state.env.scheduler()), parts_(state.env.scheduler()) {}
     // Takes up what an earlier life began. Returns at once; the inodes are busy from then on.
     Task<Status> start();
     Task<void> stop();

@@ -1,0 +1,450 @@
+#include "mds/meta_service.h"
+
+#include "kdfs/proto/wire.h"
+#include "mds/layout_choice.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <optional>
+#include <utility>
+
+namespace kdfs::mds {
+namespace {
+
+bool is_regular(const pb::Attr& attr) { return S_ISREG(attr.mode()); }
+
+// The inode the request opens for writing, if it does. Known by the reply only.
+bool opens_for_writing(const pb::MetaRequest& request) {
+    return (request.has_open() && request.open().write()) ||
+           (request.has_create() && request.create().open());
+}
+
+bool wants_durable(const pb::MetaRequest& request) {
+    return request.has_sync() || (request.has_flush() && request.flush().sync());
+}
+
+uint64_t not_open_ino(const pb::MetaRequest& request) {
+    if (request.has_remove()) {
+        return request.remove().not_open_ino();
+    }
+    return request.has_rename() ? request.rename().not_open_ino() : 0;
+}
+
+}  // namespace
+
+// What came of one step.
+struct MetaService::Step {
+    enum class Next { kAnswer, kFail, kLoad, kRecall, kWaitBusy };
+    Next next = Next::kFail;
+    Error error;
+    pb::MetaReply reply;
+    std::vector<Conflict> conflicts;
+    InodeId busy;
+
+    static Step fail(Error e) {
+        Step step;
+        step.error = std::move(e);
+        if (step.error.code == Errc::kWouldBlock) {
+            step.next = Next::kLoad;
+        }
+        return step;
+    }
+};
+
+MetaService::MetaService(State& state, Recaller& recaller, Trimmer& trimmer, Gc& gc)
+    : state_(state),
+      recaller_(recaller),
+      trimmer_(trimmer),
+      gc_(gc),
+      random_(state.env.random().fork("layout")) {}
+
+Task<Result<RpcReply>> MetaService::handle(RpcRequest rpc) {
+    KDFS_CO_TRY_ASSIGN(pb::MetaRequest request, decode<pb::MetaRequest>(rpc.body));
+    SessionId session(request.session());
+    TimePoint deadline = rpc.deadline;
+    Result<Session*> user = state_.sessions.use(session, state_.env.now());
+    if (!user.ok()) {
+        co_return std::move(user).error();
+    }
+    Result<pb::MetaReply> reply = Error(Errc::kInvalidArgument, "empty metadata request");
+    if (request.has_release()) {
+        reply = co_await release(session, std::move(*request.mutable_release()));
+    } else if (request.has_sync()) {
+        reply = co_await answer(pb::MetaReply(), true);
+    } else {
+        reply = co_await run(std::move(request), deadline);
+    }
+    if (!reply.ok()) {
+        co_return std::move(reply).error();
+    }
+    co_return RpcReply(encode(*reply));
+}
+
+Task<Result<pb::MetaReply>> MetaService::run(pb::MetaRequest request, TimePoint deadline) {
+    SessionId id(request.session());
+    while (true) {
+        KDFS_CO_TRY_ASSIGN(Session * session, state_.sessions.use(id, state_.env.now()));
+        if (state_.stopping || state_.env.now() >= deadline) {
+            co_return Error(Errc::kTimeout,
+                            "the operation did not get through in time: another client holds what "
+                            "it needs, or the metadata server is stopping");
+        }
+        if (state_.sessions.in_grace()) {
+            co_await state_.sessions_changed.wait_until(deadline);
+            continue;
+        }
+        Step now = step(request, *session);
+        switch (now.next) {
+            case Step::Next::kAnswer:
+                co_return co_await answer(std::move(now.reply), wants_durable(request));
+            case Step::Next::kFail:
+                co_return std::move(now.error);
+            case Step::Next::kLoad:
+                KDFS_CO_TRY(co_await load_missing(state_));
+                break;
+            case Step::Next::kRecall:
+                co_await recaller_.recall(std::move(now.conflicts));
+                break;
+            case Step::Next::kWaitBusy:
+                co_await trimmer_.wait(now.busy);
+                break;
+        }
+    }
+}
+
+MetaService::Step MetaService::step(const pb::MetaRequest& request, Session& session) {
+    if (request.seq() != 0 && session.replied.contains(request.seq())) {
+        auto kept = state_.space.find_reply(session.id, request.seq());
+        if (!kept.ok()) {
+            return Step::fail(std::move(kept).error());
+        }
+        Step done;
+        done.reply = std::move(**kept);
+        done.busy = InodeId(done.reply.attr().ino());
+        done.next = trimmer_.busy(done.busy) ? Step::Next::kWaitBusy : Step::Next::kAnswer;
+        replay_grants(request, session.id, done.reply);
+        return done;
+    }
+    if (request.seq() != 0 && request.seq() < session.acked_below) {
+        return Step::fail(Error(Errc::kInvalidArgument,
+                                "request " + std::to_string(request.seq()) +
+                                    " of the session was acknowledged before"));
+    }
+    if (request.seq() != 0 && session.replied.size() >= Sessions::kRepliesMax) {
+        return Step::fail(
+            Error(Errc::kOverloaded, "the session has too many answers it did not acknowledge"));
+    }
+    KvBatch batch;
+    OpContext context = context_of(request, session);
+    Result<pb::MetaReply> reply = state_.space.apply(request, context, batch);
+    if (!reply.ok()) {
+        return Step::fail(std::move(reply).error());
+    }
+    if (request.seq() == 0 && !batch.empty()) {
+        return Step::fail(Error(Errc::kInvalidArgument,
+                                "a request that changes something needs a sequence number"));
+    }
+    Step done;
+    std::vector<Touched> touched = state_.space.touched();
+    if (opens_for_writing(request)) {
+        touched.push_back({InodeId(reply->attr().ino()), Access::kChange});
+    }
+    for (const Touched& t : touched) {
+        if (trimmer_.busy(t.ino)) {
+            done.busy = t.ino;
+            done.next = Step::Next::kWaitBusy;
+            return done;
+        }
+    }
+    done.conflicts = state_.leases->conflicts(session.id, touched);
+    if (!done.conflicts.empty()) {
+        done.next = Step::Next::kRecall;
+        return done;
+    }
+    done.reply = std::move(*reply);
+    if (Status committed = commit(request, session, done, batch); !committed.ok()) {
+        return Step::fail(committed.error());
+    }
+    return done;
+}
+
+OpContext MetaService::context_of(const pb::MetaRequest& request, const Session& session) {
+    OpContext context;
+    context.session = session.id;
+    context.now = state_.env.wall_clock().now();
+    context.choose_layout = [this, node = session.node_name](const pb::Policy& policy) {
+        return choose_layout(*state_.manager.map(), policy, node, random_.u64());
+    };
+    context.is_open = [this, id = session.id, closed = not_open_ino(request)](InodeId ino) {
+        return ino.value == closed ? state_.leases->open_by_other(id, ino)
+                                   : state_.leases->is_open(ino);
+    };
+    context.holds_exclusive = [this, id = session.id](InodeId ino) {
+        return state_.leases->holds_exclusive(id, ino);
+    };
+    return context;
+}
+
+Status MetaService::commit(const pb::MetaRequest& request,
+                           Session& session,
+                           Step& step,
+                           KvBatch& batch) {
+    Effects effects = state_.space.effects();
+    if (request.seq() != 0) {
+        remember(request, session, step.reply, batch);
+    }
+    if (!batch.empty()) {
+        KDFS_TRY(state_.log.append(batch));
+    }
+    if (request.seq() != 0) {
+        session.replied.insert(request.seq());
+        session.replied.erase(session.replied.begin(),
+                              session.replied.lower_bound(session.acked_below));
+    }
+    take_effects(effects, session.id);
+    grant(request, session.id, step.reply);
+    step.next = Step::Next::kAnswer;
+    if (effects.trim) {
+        trimmer_.begin(*effects.trim);
+        // The answer is kept: the next step finds it and waits for the trim.
+        step.busy = effects.trim->ino;
+        step.next = Step::Next::kWaitBusy;
+    }
+    if (request.has_statfs()) {
+        fill_statfs(step.reply);
+    }
+    recall_excess(session.id);
+    return {};
+}
+
+void MetaService::remember(const pb::MetaRequest& request,
+                           Session& session,
+                           const pb::MetaReply& reply,
+                           KvBatch& batch) {
+    Namespace::store_reply(session.id, request.seq(), reply, batch);
+    session.acked_below = std::max(session.acked_below, request.acked_below());
+    auto first = session.replied.begin();
+    for (; first != session.replied.end() && *first < session.acked_below; ++first) {
+        Namespace::forget_replies(session.id, *first, *first + 1, batch);
+    }
+}
+
+void MetaService::take_effects(const Effects& effects, SessionId session) {
+    for (InodeId ino : effects.freed) {
+        state_.leases->forget(ino);
+    }
+    for (InodeId ino : effects.orphaned) {
+        // In doubt the session has it open: it says so when not, or takes it along when it ends.
+        if (!state_.leases->is_open(ino)) {
+            state_.leases->open(session, ino, false);
+        }
+    }
+    if (effects.data_died) {
+        gc_.wake();
+    }
+}
+
+void MetaService::grant(const pb::MetaRequest& request, SessionId session, pb::MetaReply& reply) {
+    switch (request.op_case()) {
+        case pb::MetaRequest::kLookup:
+            grant_parent(session, request.lookup().want_parent(), reply);
+            grant_object(session, request.lookup().want(), reply);
+            break;
+        case pb::MetaRequest::kGetattr:
+            grant_object(session, request.getattr().want(), reply);
+            break;
+        case pb::MetaRequest::kOpen:
+            state_.leases->open(session, InodeId(request.open().ino()), request.open().write());
+            grant_object(session, request.open().want(), reply);
+            break;
+        case pb::MetaRequest::kCreate:
+            if (request.create().open()) {
+                state_.leases->open(session, InodeId(reply.attr().ino()), true);
+            }
+            grant_parent(session, request.create().want_parent(), reply);
+            grant_object(session, request.create().want(), reply);
+            break;
+        case pb::MetaRequest::kReaddir:
+            if (request.readdir().want_parent() != pb::LEASE_NONE) {
+                *reply.mutable_parent_grant() =
+                    state_.leases->grant(session,
+                                         InodeId(request.readdir().ino()),
+                                         pb::LEASE_READ,
+                                         state_.env.now());
+            }
+            if (request.readdir().attrs()) {
+                grant_entries(session, reply);
+            }
+            break;
+        default:
+            break;
+    }
+}
+
+void MetaService::grant_parent(SessionId session, pb::LeaseMode want, pb::MetaReply& reply) {
+    if (want == pb::LEASE_NONE || reply.parent().ino() == 0) {
+        return;
+    }
+    InodeId ino(reply.parent().ino());
+    *reply.mutable_parent_grant() =
+        state_.leases->grant(session, ino, pb::LEASE_READ, state_.env.now());
+}
+
+void MetaService::grant_object(SessionId session, pb::LeaseMode want, pb::MetaReply& reply) {
+    if (reply.attr().ino() == 0) {
+        return;
+    }
+    pb::LeaseMode most = is_regular(reply.attr()) ? pb::LEASE_EXCLUSIVE : pb::LEASE_READ;
+    InodeId ino(reply.attr().ino());
+    *reply.mutable_grant() =
+        state_.leases->grant(session, ino, std::min(want, most), state_.env.now());
+}
+
+// Attributes that somebody else may be changing are left out: whoever needs them asks for them.
+void MetaService::grant_entries(SessionId session, pb::MetaReply& reply) {
+    for (pb::DirEntry& entry : *reply.mutable_entries()) {
+        if (!entry.has_attr()) {
+            continue;
+        }
+        InodeId ino(entry.ino());
+        std::vector<Touched> read;
+        read.push_back({ino, Access::kRead});
+        if (!state_.leases->conflicts(session, read).empty() || trimmer_.busy(ino)) {
+            entry.clear_attr();
+            continue;
+        }
+        *entry.mutable_grant() =
+            state_.leases->grant(session, ino, pb::LEASE_READ, state_.env.now());
+    }
+}
+
+// A remembered answer opens again what it opened, but gives no new lease: its attributes are old.
+void MetaService::replay_grants(const pb::MetaRequest& request,
+                                SessionId session,
+                                pb::MetaReply& reply) {
+    InodeId ino(reply.attr().ino());
+    bool opened = request.has_open() || (request.has_create() && request.create().open());
+    if (!opened) {
+        return;
+    }
+    auto held = state_.leases->holding(session, ino);
+    if (!held || !held->open) {
+        state_.leases->open(session, ino, opens_for_writing(request));
+    }
+    *reply.mutable_grant() = state_.leases->grant(session, ino, pb::LEASE_NONE, state_.env.now());
+}
+
+void MetaService::recall_excess(SessionId session) {
+    std::vector<Conflict> conflicts;
+    for (InodeId ino : state_.leases->excess(session, kExcessAtOnce)) {
+        conflicts.push_back({ino, session, pb::LEASE_NONE});
+    }
+    recaller_.start(conflicts);
+}
+
+void MetaService::fill_statfs(pb::MetaReply& reply) {
+    constexpr uint64_t kReplicasUsual = 2;
+    uint64_t total = 0;
+    uint64_t free = 0;
+    for (const auto& [target, report] : state_.manager.membership().reports()) {
+        total += report.total_bytes();
+        free += report.free_bytes();
+    }
+    uint64_t copies =
+        std::min(kReplicasUsual, std::max<uint64_t>(1, state_.manager.membership().nodes_online()));
+    reply.mutable_statfs()->set_total_bytes(total / copies);
+    reply.mutable_statfs()->set_free_bytes(free / copies);
+}
+
+// Also an answer that changed nothing waits: what it saw must not be undone by a crash.
+Task<Result<pb::MetaReply>> MetaService::answer(pb::MetaReply reply, bool durable) {
+    if (durable) {
+        KDFS_CO_TRY(co_await state_.log.durable());
+    } else {
+        KDFS_CO_TRY(co_await state_.log.committed(state_.log.appended()));
+    }
+    co_return reply;
+}
+
+Task<Status> MetaService::release_one(SessionId session, pb::ReleaseOne item) {
+    pb::Release items;
+    *items.add_items() = std::move(item);
+    auto done = co_await release(session, std::move(items));
+    if (!done.ok()) {
+        co_return std::move(done).error();
+    }
+    co_return Status();
+}
+
+Task<Result<pb::MetaReply>> MetaService::release(SessionId session, pb::Release items) {
+    pb::MetaRequest request;
+    request.set_session(session.value);
+    *request.mutable_release() = std::move(items);
+    // What stays open after this release.
+    auto open_after = [this, session, &request](InodeId ino) {
+        auto mine = state_.leases->holding(session, ino);
+        bool still = mine && mine->open;
+        for (const pb::ReleaseOne& item : request.release().items()) {
+            bool current = mine && item.lease_seq() >= mine->lease_seq;
+            if (item.ino() == ino.value && (current || !mine)) {
+                still = item.still_open();
+            }
+        }
+        return still || state_.leases->open_by_other(session, ino);
+    };
+    OpContext context;
+    context.session = session;
+    context.is_open = open_after;
+    context.holds_exclusive = [this, session](InodeId ino) {
+        return state_.leases->holds_exclusive(session, ino);
+    };
+    while (true) {
+        KvBatch batch;
+        context.now = state_.env.wall_clock().now();
+        Result<pb::MetaReply> reply = state_.space.apply(request, context, batch);
+        if (!reply.ok() && reply.error().code == Errc::kWouldBlock) {
+            KDFS_CO_TRY(co_await load_missing(state_));
+            continue;
+        }
+        if (!reply.ok()) {
+            co_return reply;
+        }
+        Effects effects = state_.space.effects();
+        if (!batch.empty()) {
+            KDFS_CO_TRY(state_.log.append(batch));
+        }
+        for (const pb::ReleaseOne& item : request.release().items()) {
+            state_.leases->release(session, item);
+        }
+        take_effects(effects, session);
+        co_return co_await answer(std::move(*reply), false);
+    }
+}
+
+Task<Status> MetaService::drop_session(SessionId session) {
+    std::vector<InodeId> opened = state_.leases->drop_session(session);
+    co_return co_await free_orphans(std::move(opened));
+}
+
+Task<Status> MetaService::free_orphans(std::vector<InodeId> inodes) {
+    for (InodeId ino : inodes) {
+        while (!state_.leases->is_open(ino)) {
+            KvBatch batch;
+            Result<bool> freed = state_.space.release_orphan(ino, batch);
+            if (!freed.ok() && freed.error().code == Errc::kWouldBlock) {
+                KDFS_CO_TRY(co_await load_missing(state_));
+                continue;
+            }
+            if (freed.ok() && *freed) {
+                Effects effects = state_.space.effects();
+                KDFS_CO_TRY(state_.log.append(batch));
+                take_effects(effects, SessionId());
+            }
+            break;
+        }
+    }
+    co_return Status();
+}
+
+}  // namespace kdfs::mds

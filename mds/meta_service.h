@@ -1,0 +1,67 @@
+#pragma once
+
+#include "kdfs/base/random.h"
+#include "kdfs/rpc/rpc.h"
+#include "kdfs/rt/sync.h"
+#include "mds/gc.h"
+#include "mds/recall.h"
+#include "mds/state.h"
+#include "mds/trimmer.h"
+
+#include <cstdint>
+#include <vector>
+
+namespace kdfs::mds {
+
+// Namespace operations of sessions. One attempt of an operation is one step of the loop: look for
+// the remembered answer, run it on the store, look whose leases are in the way, and if there are
+// none commit, grant and remember. Otherwise it loads or recalls and starts over.
+// An operation never waits for a lease of its own session.
+// Bounds: an operation that does not get through before its caller stops waiting ends with
+// kTimeout; kExcessAtOnce leases of a session beyond its bound are recalled at a time.
+class MetaService {
+public:
+    static constexpr size_t kExcessAtOnce = 64;
+
+    // All outlive this.
+    MetaService(State& state, Recaller& recaller, Trimmer& trimmer, Gc& gc);
+
+    Task<Result<RpcReply>> handle(RpcRequest request);
+    // Takes what a session gives back: dirty sizes first, then the leases, in one step.
+    Task<Result<pb::MetaReply>> release(SessionId session, pb::Release items);
+    Task<Status> release_one(SessionId session, pb::ReleaseOne item);
+    // The session is gone: drops all it holds and frees what only it had open.
+    Task<Status> drop_session(SessionId session);
+    // Frees those of the inodes that are orphans and that nobody has open.
+    Task<Status> free_orphans(std::vector<InodeId> inodes);
+
+private:
+    Task<Result<pb::MetaReply>> run(pb::MetaRequest request, TimePoint deadline);
+    // Step says what has to be done before the next one.
+    struct Step;
+    Step step(const pb::MetaRequest& request, Session& session);
+    OpContext context_of(const pb::MetaRequest& request, const Session& session);
+    // Commits in the turn of a successful apply().
+    Status commit(const pb::MetaRequest& request, Session& session, Step& step, KvBatch& batch);
+    void remember(const pb::MetaRequest& request,
+                  Session& session,
+                  const pb::MetaReply& reply,
+                  KvBatch& batch);
+    void take_effects(const Effects& effects, SessionId session);
+    void grant(const pb::MetaRequest& request, SessionId session, pb::MetaReply& reply);
+    void grant_entries(SessionId session, pb::MetaReply& reply);
+    void grant_parent(SessionId session, pb::LeaseMode want, pb::MetaReply& reply);
+    void grant_object(SessionId session, pb::LeaseMode want, pb::MetaReply& reply);
+    void replay_grants(const pb::MetaRequest& request, SessionId session, pb::MetaReply& reply);
+    void recall_excess(SessionId session);
+    void fill_statfs(pb::MetaReply& reply);
+    Task<Result<pb::MetaReply>> answer(pb::MetaReply reply, bool durable);
+
+    State& state_;
+    Recaller& recaller_;
+    Trimmer& trimmer_;
+    Gc& gc_;
+    Random random_;
+};
+
+}  // namespace kdfs::mds

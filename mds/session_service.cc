@@ -1,0 +1,395 @@
+#include "mds/session_service.h"
+
+#include "kdfs/base/codec.h"
+#include "kdfs/proto/layout.h"
+#include "kdfs/proto/wire.h"
+#include "mds/schema.h"
+
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+namespace kdfs::mds {
+namespace {
+
+std::string next_session_key() {
+    return std::string(1, static_cast<char>(Table::kManager)) + "next_session";
+}
+
+std::string encode_number(uint64_t number) {
+    std::string out;
+    Writer(out).u64(number);
+    return out;
+}
+
+constexpr size_t kNameBytesMax = 1024;
+
+}  // namespace
+
+SessionService::SessionService(State& state, MetaService& meta)
+    : state_(state), meta_(meta), scope_(state.env.scheduler()), parts_(state.env.scheduler()) {}
+
+Task<Status> SessionService::start() {
+    KDFS_CO_TRY(co_await state_.store.load(next_session_key()));
+    KDFS_CO_TRY(co_await state_.store.load_range(table_begin(Table::kSession),
+                                                 table_end(Table::kSession),
+                                                 Sessions::kSessionsMax));
+    KDFS_CO_TRY(load_sessions());
+    KDFS_CO_TRY(co_await load_replies());
+    co_return Status();
+}
+
+Status SessionService::load_sessions() {
+    KDFS_TRY_ASSIGN(std::optional<std::string> next, state_.store.get(next_session_key()));
+    if (next) {
+        next_session_ = std::max<uint64_t>(1, Reader(*next).u64());
+    }
+    KDFS_TRY_ASSIGN(std::vector<KvEntry> entries,
+                    state_.store.scan(table_begin(Table::kSession),
+                                      table_end(Table::kSession),
+                                      Sessions::kSessionsMax));
+    for (const KvEntry& e : entries) {
+        KDFS_TRY_ASSIGN(Session session, Sessions::decode(e.key, e.value));
+        state_.sessions.restore(session.id, session.name, session.node_name, state_.env.now());
+    }
+    return {};
+}
+
+Task<Status> SessionService::load_replies() {
+    std::vector<SessionId> ids;
+    for (const auto& [id, session] : state_.sessions.all()) {
+        ids.push_back(id);
+    }
+    for (SessionId id : ids) {
+        std::string first = reply_key(id, 0);
+        std::string beyond = replies_end(id);
+        constexpr uint64_t kMost = Sessions::kRepliesMax * 2;
+        auto found = state_.store.scan(first, beyond, kMost);
+        while (!found.ok() && found.error().code == Errc::kWouldBlock) {
+            KDFS_CO_TRY(co_await state_.store.load_range(first, beyond, kMost));
+            found = state_.store.scan(first, beyond, kMost);
+        }
+        if (!found.ok()) {
+            co_return std::move(found).error();
+        }
+        for (const KvEntry& e : *found) {
+            Reader key(e.key);
+            key.u8();
+            key.be64();
+            state_.sessions.find(id)->replied.insert(key.be64());
+        }
+    }
+    co_return Status();
+}
+
+void SessionService::watch() { scope_.spawn(look_for_expired()); }
+
+Task<void> SessionService::stop() {
+    co_await scope_.close();
+    co_await parts_.close();
+}
+
+Task<Result<RpcReply>> SessionService::open(RpcRequest rpc) {
+    KDFS_CO_TRY_ASSIGN(auto request, decode<pb::OpenSessionRequest>(rpc.body));
+    const std::string& cluster = state_.manager.map()->proto().cluster_id();
+    if (!request.cluster_id().empty() && request.cluster_id() != cluster) {
+        co_return Error(Errc::kWrongCluster,
+                        "the client expects cluster " + request.cluster_id() + ", this is " +
+                            cluster + ": give it the address of its own metadata server");
+    }
+    if (request.name().size() > kNameBytesMax || request.node_name().size() > kNameBytesMax) {
+        co_return Error(Errc::kInvalidArgument, "a session's name has at most 1024 bytes");
+    }
+    Result<pb::OpenSessionReply> reply = pb::OpenSessionReply();
+    if (request.resume() != 0) {
+        reply = co_await resume(std::move(request), rpc.connection);
+    } else {
+        reply = co_await open_new(std::move(request), rpc.connection);
+    }
+    if (!reply.ok()) {
+        co_return std::move(reply).error();
+    }
+    using std::chrono::duration_cast;
+    using std::chrono::milliseconds;
+    auto lease_ms = duration_cast<milliseconds>(state_.sessions.lease()).count();
+    reply->set_lease_ms(static_cast<uint32_t>(lease_ms));
+    *reply->mutable_map() = state_.manager.map()->proto();
+    co_return RpcReply(kdfs::encode(*reply));
+}
+
+Task<Result<pb::OpenSessionReply>> SessionService::open_new(
+    pb::OpenSessionRequest request,
+    std::shared_ptr<RpcConnection> connection) {
+    Session session;
+    session.id = SessionId(next_session_++);
+    session.name = request.name();
+    session.node_name = request.node_name();
+    session.heard = state_.env.now();
+    session.resumed = true;
+    SessionId id = session.id;
+    KvBatch batch;
+    batch.put(Sessions::key(id), Sessions::encode(session));
+    batch.put(next_session_key(), encode_number(next_session_));
+    Result<Session*> added = state_.sessions.add(std::move(session));
+    if (!added.ok()) {
+        co_return std::move(added).error();
+    }
+    KDFS_CO_TRY(state_.log.append(batch));
+    bind(id, std::move(connection));
+    KDFS_CO_TRY(co_await state_.log.durable());
+    LogEvent(state_.env.log(), LogLevel::kInfo, "session opened")
+        .with("session", id)
+        .with("name", request.name());
+    pb::OpenSessionReply reply;
+    reply.set_session(id.value);
+    co_return reply;
+}
+
+Task<Result<pb::OpenSessionReply>> SessionService::resume(
+    pb::OpenSessionRequest request,
+    std::shared_ptr<RpcConnection> connection) {
+    SessionId id(request.resume());
+    Session* session = state_.sessions.find(id);
+    if (session == nullptr || session->dead || session->doomed) {
+        co_return Error(Errc::kFenced,
+                        "session " + std::to_string(id.value) +
+                            " has ended: its lease ran out; open a new session");
+    }
+    bool known = session->resumed;
+    auto before = state_.leases->inodes(id);
+    pb::OpenSessionReply reply;
+    reply.set_session(id.value);
+    for (uint64_t ino : reconcile(id, known, request)) {
+        reply.add_refused(ino);
+    }
+    session->resumed = true;
+    session->contested = false;
+    session->heard = state_.env.now();
+    bind(id, std::move(connection));
+    LogEvent(state_.env.log(), LogLevel::kInfo, "session resumed")
+        .with("session", id)
+        .with("held", request.held_size())
+        .with("refused", reply.refused_size());
+    state_.sessions_changed.pulse();
+    // Files it had open when they lost their last name, and has no longer.
+    KDFS_CO_TRY(co_await meta_.free_orphans(std::move(before)));
+    co_return reply;
+}
+
+std::vector<uint64_t> SessionService::reconcile(SessionId id,
+                                                bool known,
+                                                const pb::OpenSessionRequest& request) {
+    std::map<InodeId, LeaseTable::Holding> before;
+    for (InodeId ino : state_.leases->inodes(id)) {
+        before[ino] = *state_.leases->holding(id, ino);
+    }
+    for (const auto& [ino, holding] : before) {
+        state_.leases->drop(id, ino);
+    }
+    std::vector<uint64_t> refused;
+    for (const pb::HeldLease& claim : request.held()) {
+        pb::HeldLease held = claim;
+        auto had = before.find(InodeId(held.ino()));
+        pb::LeaseMode most = pb::LEASE_EXCLUSIVE;
+        if (known) {
+            most = had == before.end() ? pb::LEASE_NONE : had->second.mode;
+        }
+        held.set_mode(std::min(held.mode(), most));
+        bool kept = state_.leases->restore(id, held);
+        if (!kept || held.mode() != claim.mode()) {
+            refused.push_back(held.ino());
+        }
+    }
+    return refused;
+}
+
+void SessionService::bind(SessionId id, std::shared_ptr<RpcConnection> connection) {
+    Session* session = state_.sessions.find(id);
+    if (session == nullptr || !connection->open()) {
+        return;
+    }
+    session->connection = connection->id();
+    state_.connections[id] = std::move(connection);
+}
+
+void SessionService::disconnected(uint64_t connection) {
+    for (SessionId id : state_.sessions.disconnect(connection)) {
+        state_.connections.erase(id);
+    }
+    state_.sessions_changed.pulse();
+}
+
+Task<Result<RpcReply>> SessionService::renew(RpcRequest rpc) {
+    KDFS_CO_TRY_ASSIGN(auto request, decode<pb::RenewRequest>(rpc.body));
+    SessionId id(request.session());
+    KDFS_CO_TRY_ASSIGN(Session * session, state_.sessions.use(id, state_.env.now()));
+    if (session->connection == 0) {
+        bind(id, rpc.connection);
+        state_.sessions_changed.pulse();
+    }
+    pb::RenewReply reply;
+    std::shared_ptr<const ClusterMap> map = state_.manager.map();
+    if (request.map_epoch() < map->epoch().value) {
+        *reply.mutable_map() = map->proto();
+    }
+    co_return RpcReply(kdfs::encode(reply));
+}
+
+Task<Result<RpcReply>> SessionService::close(RpcRequest rpc) {
+    KDFS_CO_TRY_ASSIGN(auto request, decode<pb::CloseSessionRequest>(rpc.body));
+    SessionId id(request.session());
+    Session* session = state_.sessions.find(id);
+    pb::CloseSessionReply reply;
+    if (session == nullptr || session->dead) {
+        // Closed before, and the answer was lost.
+        co_return RpcReply(kdfs::encode(reply));
+    }
+    session->dead = true;
+    KDFS_CO_TRY(co_await meta_.drop_session(id));
+    KDFS_CO_TRY(co_await erase(id));
+    LogEvent(state_.env.log(), LogLevel::kInfo, "session closed").with("session", id);
+    co_return RpcReply(kdfs::encode(reply));
+}
+
+Task<Status> SessionService::erase(SessionId id) {
+    KvBatch batch;
+    batch.erase(Sessions::key(id));
+    Namespace::forget_session(id, batch);
+    KDFS_CO_TRY_ASSIGN(uint64_t place, state_.log.append(batch));
+    state_.sessions.remove(id);
+    state_.connections.erase(id);
+    state_.sessions_changed.pulse();
+    co_return co_await state_.log.committed(place);
+}
+
+Task<void> SessionService::look_for_expired() {
+    while (!state_.stopping) {
+        for (SessionId id : state_.sessions.take_expired(state_.env.now())) {
+            scope_.spawn(expire(id));
+        }
+        TimePoint next = state_.env.now() + state_.sessions.lease() / kLooksPerLease;
+        // Not the pulses: they come with every request that is refused.
+        Event stopped;
+        co_await stopped.wait_until(next);
+    }
+}
+
+Task<void> SessionService::expire(SessionId id) {
+    Session* session = state_.sessions.find(id);
+    LogEvent(state_.env.log(), LogLevel::kWarn, "session ended: its client did not answer")
+        .with("session", id)
+        .with("name", session->name)
+        .with("leases", state_.leases->lease_count(id));
+    state_.sessions_changed.pulse();
+    SessionId floor = state_.sessions.floor(SessionId(next_session_));
+    Status fenced = co_await state_.manager.fence(id, floor);
+    if (!fenced.ok()) {
+        co_return;  // Stopping, or the journal failed: the next life ends it.
+    }
+    Status recovered = co_await recover_sizes(id);
+    if (state_.stopping) {
+        co_return;
+    }
+    if (!recovered.ok()) {
+        LogEvent(state_.env.log(), LogLevel::kWarn, "sizes of files of an ended session not found")
+            .with("session", id)
+            .with("cause", recovered.error().to_string());
+    }
+    Status dropped = co_await meta_.drop_session(id);
+    if (dropped.ok()) {
+        dropped = co_await erase(id);
+    }
+    if (!dropped.ok()) {
+        LogEvent(state_.env.log(), LogLevel::kError, "ended session could not be removed")
+            .with("session", id)
+            .with("cause", dropped.error().to_string());
+    }
+}
+
+Task<Status> SessionService::recover_sizes(SessionId id) {
+    std::vector<InodeId> inodes = state_.leases->exclusives(id);
+    Status first;
+    for (size_t begin = 0; begin < inodes.size() && !state_.stopping; begin += kRecoveriesAtOnce) {
+        std::vector<Task<Status>> tasks;
+        size_t end = std::min(inodes.size(), begin + kRecoveriesAtOnce);
+        for (size_t i = begin; i < end; ++i) {
+            tasks.push_back(recover_size(inodes[i]));
+        }
+        std::vector<Status> results = co_await when_all(parts_, std::move(tasks));
+        for (Status& result : results) {
+            if (first.ok() && !result.ok()) {
+                first = std::move(result);
+            }
+        }
+    }
+    co_return first;
+}
+
+Task<Status> SessionService::recover_size(InodeId ino) {
+    pb::MetaRequest request;
+    request.mutable_getattr()->set_ino(ino.value);
+    OpContext context;
+    uint64_t size = 0;
+    bool measured = false;
+    while (true) {
+        KvBatch batch;
+        context.now = state_.env.wall_clock().now();
+        Result<pb::MetaReply> reply = state_.space.apply(request, context, batch);
+        if (reply.ok() && measured) {
+            DirtyState dirty;
+            dirty.ino = ino;
+            dirty.size_bytes = size;
+            Result<pb::Attr> taken = state_.space.take_dirty(dirty, context.now, batch);
+            if (taken.ok()) {
+                KDFS_CO_TRY(state_.log.append(batch));
+                co_return Status();
+            }
+            reply = std::move(taken).error();
+        }
+        if (!reply.ok()) {
+            if (reply.error().code == Errc::kStaleHandle) {
+                co_return Status();
+            }
+            if (reply.error().code != Errc::kWouldBlock) {
+                co_return std::move(reply).error();
+            }
+            KDFS_CO_TRY(co_await load_missing(state_));
+            continue;
+        }
+        if (!S_ISREG(reply->attr().mode())) {
+            co_return Status();
+        }
+        KDFS_CO_TRY_ASSIGN(size, co_await end_of_data(reply->attr()));
+        measured = true;
+    }
+}
+
+Task<Result<uint64_t>> SessionService::end_of_data(pb::Attr attr) {
+    std::shared_ptr<const ClusterMap> map = state_.manager.map();
+    const pb::ChainTable* table = map->table(attr.layout().table());
+    if (table == nullptr) {
+        co_return Error(
+            Errc::kCorrupt,
+            "inode " + std::to_string(attr.ino()) + " refers to an unknown chain table");
+    }
+    TimePoint deadline = state_.env.now() + kRecoverFor;
+    DataId data(attr.data());
+    uint64_t piece = piece_bytes(attr.layout());
+    std::vector<Task<Result<uint64_t>>> tasks;
+    for (ChainId chain : chains_of_file(attr.layout(), *table, kFileBytesMax)) {
+        tasks.push_back(state_.storage->data_end(chain, data, piece, deadline));
+    }
+    std::vector<Result<uint64_t>> ends = co_await when_all(parts_, std::move(tasks));
+    uint64_t end = 0;
+    for (Result<uint64_t>& one : ends) {
+        if (!one.ok()) {
+            co_return std::move(one).error();
+        }
+        end = std::max(end, *one);
+    }
+    co_return end;
+}
+
+}  // namespace kdfs::mds

@@ -1,0 +1,132 @@
+#include "mds/status.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <string>
+
+namespace kdfs::mds {
+namespace {
+
+constexpr const char* kStartAgain =
+    "start its daemon again with `kdfs up --dir STATE` on its machine";
+
+std::string number(uint64_t n, const std::string& one, const std::string& many) {
+    return std::to_string(n) + " " + (n == 1 ? one : many);
+}
+
+void warn_of_nodes(const Membership& membership, uint64_t expected, pb::StatusReply& reply) {
+    const pb::ClusterMap& map = membership.map();
+    if (map.chains().empty()) {
+        reply.add_warnings("only " + std::to_string(membership.nodes_online()) + " of " +
+                           std::to_string(expected) +
+                           " storage nodes have reported, so no file can be stored yet: start "
+                           "the others with `kdfs up --dir STATE`");
+    }
+    for (const pb::Node& n : map.nodes()) {
+        if (!n.online()) {
+            reply.add_warnings("storage node " + n.name() + " (" + n.address() +
+                               ") does not answer: " + kStartAgain);
+        }
+    }
+}
+
+void warn_of_chains(const pb::ClusterMap& map, pb::StatusReply& reply) {
+    std::map<uint64_t, std::string> node_of;
+    std::map<uint64_t, std::string> names;
+    for (const pb::Node& n : map.nodes()) {
+        names[n.id()] = n.name();
+    }
+    for (const pb::Target& t : map.targets()) {
+        node_of[t.id()] = names[t.node()];
+    }
+    uint64_t syncing = 0;
+    uint64_t thin = 0;
+    std::map<std::string, uint64_t> lost;
+    for (const pb::Chain& c : map.chains()) {
+        bool missing = false;
+        for (const pb::ChainMember& m : c.members()) {
+            syncing += m.state() == pb::MEMBER_SYNCING ? 1 : 0;
+            missing = missing || m.state() == pb::MEMBER_OFFLINE;
+            if (m.state() == pb::MEMBER_LAST_SERVING) {
+                ++lost[node_of[m.target()]];
+            }
+        }
+        thin += missing ? 1 : 0;
+    }
+    for (const auto& [node, count] : lost) {
+        reply.add_warnings(
+            number(count, "chain has", "chains have") + " its newest data on storage node " + node +
+            " only, which is away; files on them cannot be read or written: " + kStartAgain);
+    }
+    if (thin != 0) {
+        reply.add_warnings(number(thin, "chain lacks", "chains lack") +
+                           " a replica because a node or disk is away; data is safe on the "
+                           "others, but another loss may stop files: bring the node back");
+    }
+    if (syncing != 0) {
+        reply.add_warnings(number(syncing, "replica is", "replicas are") +
+                           " being brought up to date: wait, `kdfs status` shows when it is done");
+    }
+}
+
+void warn_of_targets(const Membership& membership, pb::StatusReply& reply) {
+    constexpr uint64_t kLowSpacePart = 20;  // a twentieth
+    for (const auto& [id, report] : membership.reports()) {
+        std::string who = "target " + std::to_string(id);
+        if (report.failed()) {
+            reply.add_warnings(who + " has a failing disk (" + report.failure() +
+                               ") and is not used: replace the disk, then restart its daemon "
+                               "with `kdfs up --dir STATE`");
+        } else if (report.total_bytes() != 0 &&
+                   report.free_bytes() < report.total_bytes() / kLowSpacePart) {
+            reply.add_warnings(who + " has less than 5 % of its space left (" +
+                               std::to_string(report.free_bytes() / MiB) +
+                               " MiB): remove files, or add storage");
+        }
+    }
+}
+
+}  // namespace
+
+void add_warnings(const Membership& membership, uint64_t expected_nodes, pb::StatusReply& reply) {
+    warn_of_nodes(membership, expected_nodes, reply);
+    warn_of_chains(membership.map(), reply);
+    warn_of_targets(membership, reply);
+}
+
+pb::StatusReply make_status(const State& state, const Counts& counts) {
+    pb::StatusReply reply;
+    *reply.mutable_map() = state.manager.map()->proto();
+    for (const auto& [target, report] : state.manager.membership().reports()) {
+        *reply.add_targets() = report;
+    }
+    TimePoint now = state.env.now();
+    bool waiting = false;
+    for (const auto& [id, session] : state.sessions.all()) {
+        pb::SessionStatus* s = reply.add_sessions();
+        s->set_id(id.value);
+        s->set_name(session.name);
+        s->set_leases(state.leases->lease_count(id));
+        s->set_open_files(state.leases->open_count(id));
+        auto idle = std::chrono::duration_cast<std::chrono::milliseconds>(now - session.heard);
+        s->set_idle_ms(static_cast<uint32_t>(std::max<int64_t>(0, idle.count())));
+        s->set_connected(session.connection != 0);
+        waiting = waiting || !session.resumed;
+    }
+    reply.set_inodes(counts.inodes);
+    reply.set_orphans(counts.orphans);
+    reply.set_gc_queued(counts.gc_queued);
+    add_warnings(state.manager.membership(), state.options.expected_nodes, reply);
+    if (waiting) {
+        reply.add_warnings(
+            "the metadata server was restarted and waits for clients to come back: it goes on "
+            "within " +
+            std::to_string(
+                std::chrono::duration_cast<std::chrono::seconds>(state.sessions.lease()).count()) +
+            " s, nothing is to be done");
+    }
+    return reply;
+}
+
+}  // namespace kdfs::mds
