@@ -20,7 +20,7 @@ std::vector<Conflict> LeaseTable::conflicts(SessionId session,
             if (t.access == Access::kChange) {
                 out.push_back({t.ino, other, pb::LEASE_NONE});
             } else if (holding.mode == pb::LEASE_EXCLUSIVE) {
-                out.push_back({t.ino, other, pb::LEASE_READ});
+                out.push_back({t.ino, other, holding.open ? pb::LEASE_NONE : pb::LEASE_READ});
             }
         }
     }
@@ -72,7 +72,7 @@ pb::Grant LeaseTable::grant(SessionId session, InodeId ino, pb::LeaseMode want, 
     mine.mode = std::max(mine.mode, given);
     mine.lease_seq = next_seq_++;
     pb::Grant grant;
-    grant.set_mode(mine.mode);
+    grant.set_mode(mine.returned ? pb::LEASE_NONE : mine.mode);
     grant.set_lease_seq(mine.lease_seq);
     set(session, ino, mine);
     return grant;
@@ -90,10 +90,16 @@ bool LeaseTable::release(SessionId session, const pb::ReleaseOne& item) {
     }
     bool was_exclusive = mine.mode == pb::LEASE_EXCLUSIVE;
     if (was_exclusive && item.keep() == pb::LEASE_READ && item.still_open()) {
-        // It may write without telling anyone, so its lease stands until it goes wholly.
+        // It may write without telling anyone, so its lease stands until it goes wholly. Its word
+        // on the size is one among others from now on.
+        mine.returned = true;
+        mine.open = true;
+        mine.writer = true;
+        set(session, ino, mine);
         return true;
     }
     mine.mode = std::min(mine.mode, item.keep());
+    mine.returned = mine.returned && mine.mode == pb::LEASE_EXCLUSIVE;
     mine.open = item.still_open();
     bool gave_up = was_exclusive && mine.mode != pb::LEASE_EXCLUSIVE;
     mine.writer = mine.open && (mine.writer || gave_up);
@@ -187,7 +193,7 @@ bool LeaseTable::open_by_other(SessionId session, InodeId ino) const {
 
 bool LeaseTable::holds_exclusive(SessionId session, InodeId ino) const {
     std::optional<Holding> mine = holding(session, ino);
-    return mine && mine->mode == pb::LEASE_EXCLUSIVE;
+    return mine && mine->mode == pb::LEASE_EXCLUSIVE && !mine->returned;
 }
 
 std::vector<InodeId> LeaseTable::exclusives(SessionId session) const {

@@ -50,6 +50,8 @@ public:
         pb::LeaseMode mode = pb::LEASE_NONE;
         bool open = false;
         bool writer = false;  // open for writing; implies open
+        // The exclusive lease was made a read lease with files open: being taken back wholly.
+        bool returned = false;
         uint64_t lease_seq = 0;
     };
 

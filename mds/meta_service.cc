@@ -381,27 +381,20 @@ Task<Result<pb::MetaReply>> MetaService::release(SessionId session, pb::Release 
     pb::MetaRequest request;
     request.set_session(session.value);
     *request.mutable_release() = std::move(items);
-    // What stays open after this release.
-    auto open_after = [this, session, &request](InodeId ino) {
-        auto mine = state_.leases->holding(session, ino);
-        bool still = mine && mine->open;
-        for (const pb::ReleaseOne& item : request.release().items()) {
-            bool current = mine && item.lease_seq() >= mine->lease_seq;
-            if (item.ino() == ino.value && (current || !mine)) {
-                still = item.still_open();
-            }
-        }
-        return still || state_.leases->open_by_other(session, ino);
-    };
     OpContext context;
     context.session = session;
-    context.is_open = open_after;
-    context.holds_exclusive = [this, session](InodeId ino) {
-        return state_.leases->holds_exclusive(session, ino);
+    context.is_open = [this, session, &request](InodeId ino) {
+        return open_after(session, request.release(), ino);
+    };
+    // What speaks of an older grant is no longer the last word on the size.
+    context.holds_exclusive = [this, session, &request](InodeId ino) {
+        return state_.leases->holds_exclusive(session, ino) &&
+               speaks_of_current(session, request.release(), ino);
     };
     while (true) {
         KvBatch batch;
         context.now = state_.env.wall_clock().now();
+        drop_unheld(session, *request.mutable_release());
         Result<pb::MetaReply> reply = state_.space.apply(request, context, batch);
         if (!reply.ok() && reply.error().code == Errc::kWouldBlock) {
             KDFS_CO_TRY(co_await load_missing(state_));
@@ -419,6 +412,39 @@ Task<Result<pb::MetaReply>> MetaService::release(SessionId session, pb::Release 
         }
         take_effects(effects, session);
         co_return co_await answer(std::move(*reply), false);
+    }
+}
+
+bool MetaService::speaks_of_current(SessionId session,
+                                    const pb::Release& items,
+                                    InodeId ino) const {
+    auto mine = state_.leases->holding(session, ino);
+    for (const pb::ReleaseOne& item : items.items()) {
+        if (item.ino() == ino.value) {
+            return !mine || item.lease_seq() >= mine->lease_seq;
+        }
+    }
+    return false;
+}
+
+bool MetaService::open_after(SessionId session, const pb::Release& items, InodeId ino) const {
+    auto mine = state_.leases->holding(session, ino);
+    bool still = mine && mine->open;
+    for (const pb::ReleaseOne& item : items.items()) {
+        if (item.ino() == ino.value && speaks_of_current(session, items, ino)) {
+            still = item.still_open();
+        }
+    }
+    return still || state_.leases->open_by_other(session, ino);
+}
+
+// A release that comes again, after others may have changed the file, has nothing to say of it.
+void MetaService::drop_unheld(SessionId session, pb::Release& items) const {
+    for (pb::ReleaseOne& item : *items.mutable_items()) {
+        if (!state_.leases->holding(session, InodeId(item.ino()))) {
+            item.clear_size();
+            item.clear_mtime();
+        }
     }
 }
 

@@ -54,6 +54,10 @@ private:
     void grant_object(SessionId session, pb::LeaseMode want, pb::MetaReply& reply);
     void replay_grants(const pb::MetaRequest& request, SessionId session, pb::MetaReply& reply);
     void recall_excess(SessionId session);
+    // Of a release: whether it speaks of the last grant; what stays open after it.
+    bool speaks_of_current(SessionId session, const pb::Release& items, InodeId ino) const;
+    bool open_after(SessionId session, const pb::Release& items, InodeId ino) const;
+    void drop_unheld(SessionId session, pb::Release& items) const;
     void fill_statfs(pb::MetaReply& reply);
     Task<Result<pb::MetaReply>> answer(pb::MetaReply reply, bool durable);
 

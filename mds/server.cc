@@ -5,6 +5,7 @@
 #include "mds/schema.h"
 #include "mds/status.h"
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -14,6 +15,10 @@ namespace {
 // Ids that a power cut may have taken back were given out within one sync interval; a new life
 // skips more than that could be.
 constexpr uint64_t kIdsSkippedPerLife = uint64_t{1} << 20;
+
+// Bounds of a page of kScanMeta.
+constexpr uint64_t kScanEntriesMax = 4096;
+constexpr uint64_t kScanBytesMax = 1 * MiB;
 
 std::string life_key() { return std::string(1, static_cast<char>(Table::kManager)) + "life"; }
 
@@ -150,6 +155,8 @@ Task<Result<RpcReply>> Server::handle(RpcRequest request) {
             return sync_done(std::move(request));
         case MessageType::kGetMap:
             return get_map(std::move(request));
+        case MessageType::kScanMeta:
+            return scan(std::move(request));
         default:
             return status(std::move(request));
     }
@@ -194,6 +201,38 @@ Task<Result<RpcReply>> Server::status(RpcRequest request) {
         co_return std::move(counts).error();
     }
     co_return RpcReply(kdfs::encode(make_status(state_, *counts)));
+}
+
+Task<Result<RpcReply>> Server::scan(RpcRequest request) {
+    KDFS_CO_TRY_ASSIGN(auto body, decode<pb::ScanMetaRequest>(request.body));
+    std::string first = body.after();
+    if (!first.empty()) {
+        first.push_back('\0');
+    }
+    uint64_t most = std::clamp<uint64_t>(body.entries_max(), 1, kScanEntriesMax);
+    auto found = state_.store.scan(first, "", most);
+    while (!found.ok() && found.error().code == Errc::kWouldBlock) {
+        KDFS_CO_TRY(co_await state_.store.load_range(first, "", most));
+        found = state_.store.scan(first, "", most);
+    }
+    if (!found.ok()) {
+        co_return std::move(found).error();
+    }
+    pb::ScanMetaReply reply;
+    reply.set_changes(state_.log.appended());
+    reply.set_more(found->size() == most);
+    uint64_t bytes = 0;
+    for (KvEntry& entry : *found) {
+        bytes += entry.key.size() + entry.value.size();
+        if (bytes > kScanBytesMax && reply.records_size() > 0) {
+            reply.set_more(true);
+            break;
+        }
+        pb::MetaRecord* record = reply.add_records();
+        record->set_key(std::move(entry.key));
+        record->set_value(std::move(entry.value));
+    }
+    co_return RpcReply(kdfs::encode(reply));
 }
 
 void Server::push_map(const ClusterMap& map) {

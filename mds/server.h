@@ -47,6 +47,7 @@ private:
     Task<Result<RpcReply>> heartbeat(RpcRequest request);
     Task<Result<RpcReply>> sync_done(RpcRequest request);
     Task<Result<RpcReply>> get_map(RpcRequest request);
+    Task<Result<RpcReply>> scan(RpcRequest request);
     Task<Result<RpcReply>> status(RpcRequest request);
     void push_map(const ClusterMap& map);
     void disconnected(uint64_t connection);

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 #include <utility>
 
 namespace kdfs::mds {
@@ -185,8 +186,15 @@ std::vector<uint64_t> SessionService::reconcile(SessionId id,
     for (InodeId ino : state_.leases->inodes(id)) {
         before[ino] = *state_.leases->holding(id, ino);
     }
+    std::set<uint64_t> listed;
+    for (const pb::HeldLease& claim : request.held()) {
+        listed.insert(claim.ino());
+    }
     for (const auto& [ino, holding] : before) {
-        state_.leases->drop(id, ino);
+        // An exclusive lease it does not speak of is on its way back, with the size.
+        if (holding.mode != pb::LEASE_EXCLUSIVE || listed.contains(ino.value)) {
+            state_.leases->drop(id, ino);
+        }
     }
     std::vector<uint64_t> refused;
     for (const pb::HeldLease& claim : request.held()) {

@@ -1,0 +1,224 @@
+#include "kdfs/proto/cluster_map.h"
+#include "kdfs/proto/member_state.h"
+#include "mds/membership.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+
+namespace kdfs::mds {
+namespace {
+
+TimePoint at(int64_t milliseconds) { return TimePoint(std::chrono::milliseconds(milliseconds)); }
+
+pb::HeartbeatRequest beat(uint64_t node, uint64_t incarnation) {
+    pb::HeartbeatRequest request;
+    request.set_node(node);
+    request.set_incarnation(incarnation);
+    request.set_name("n" + std::to_string(node));
+    request.set_address("10.0.0." + std::to_string(node) + ":1");
+    request.set_cluster_id("c");
+    request.add_targets()->set_target(node * 10);
+    return request;
+}
+
+Membership::Options options(uint64_t nodes) {
+    Membership::Options out;
+    out.expected_nodes = nodes;
+    return out;
+}
+
+pb::ClusterMap empty_map() {
+    pb::ClusterMap map;
+    map.set_epoch(1);
+    map.set_cluster_id("c");
+    map.set_session_floor(1);
+    return map;
+}
+
+bool must(Result<bool> result) {
+    EXPECT_TRUE(result.ok()) << result.error().to_string();
+    return result.ok() && *result;
+}
+
+// Nodes 1 to 3 with one target each, in chains, on connections of the same number.
+Membership three_nodes() {
+    Membership m(options(3), empty_map(), at(0));
+    for (uint64_t n = 1; n <= 3; ++n) {
+        EXPECT_TRUE(must(m.heartbeat(beat(n, 1), n, at(0))));
+    }
+    return m;
+}
+
+void expect_sound(const Membership& m) {
+    EXPECT_TRUE(ClusterMap::make(m.map()).ok());
+    for (const pb::Chain& c : m.map().chains()) {
+        EXPECT_TRUE(chain_is_sound(c)) << c.ShortDebugString();
+    }
+}
+
+uint64_t count_states(const Membership& m, uint64_t target, pb::MemberState state) {
+    uint64_t count = 0;
+    for (const pb::Chain& c : m.map().chains()) {
+        count += member_state(c, TargetId(target)) == state ? 1 : 0;
+    }
+    return count;
+}
+
+TEST(MembershipTest, ChainsAreMadeOnceEnoughNodesAreHere) {
+    Membership m(options(2), empty_map(), at(0));
+    EXPECT_TRUE(must(m.heartbeat(beat(1, 1), 1, at(0))));
+    EXPECT_EQ(m.map().chains_size(), 0);
+
+    EXPECT_TRUE(must(m.heartbeat(beat(2, 1), 2, at(0))));
+
+    EXPECT_GT(m.map().chains_size(), 64);
+    EXPECT_EQ(m.map().tables_size(), 2);
+    EXPECT_EQ(m.map().epoch(), 3U);
+    expect_sound(m);
+}
+
+TEST(MembershipTest, ARepeatedHeartbeatChangesNothing) {
+    Membership m = three_nodes();
+    uint64_t epoch = m.map().epoch();
+
+    EXPECT_FALSE(must(m.heartbeat(beat(1, 1), 1, at(100))));
+
+    EXPECT_EQ(m.map().epoch(), epoch);
+}
+
+TEST(MembershipTest, ANodeIsDeadAfterItsLeaseAndEarlierIfItsConnectionIsGone) {
+    Membership m = three_nodes();
+    EXPECT_FALSE(m.tick(at(3999)));
+    m.heartbeat(beat(1, 1), 1, at(3999)).ok();
+    m.heartbeat(beat(2, 1), 2, at(3999)).ok();
+    EXPECT_TRUE(m.tick(at(4000)));
+    EXPECT_EQ(m.nodes_online(), 2U);
+    EXPECT_EQ(count_states(m, 30, pb::MEMBER_SERVING), 0U);
+    expect_sound(m);
+
+    m.disconnected(2);
+    EXPECT_FALSE(m.tick(at(3999 + 2249)));
+    EXPECT_TRUE(m.tick(at(3999 + 2250)));
+    EXPECT_EQ(m.nodes_online(), 1U);
+}
+
+TEST(MembershipTest, AnOldConnectionThatClosesDoesNotCount) {
+    Membership m = three_nodes();
+    EXPECT_FALSE(must(m.heartbeat(beat(1, 1), 77, at(10))));
+
+    m.disconnected(1);
+
+    EXPECT_EQ(m.next_tick(), at(4000));
+}
+
+TEST(MembershipTest, ARestartedDaemonMustSyncAgain) {
+    Membership m = three_nodes();
+    uint64_t served = count_states(m, 10, pb::MEMBER_SERVING);
+
+    EXPECT_TRUE(must(m.heartbeat(beat(1, 2), 9, at(50))));
+
+    EXPECT_EQ(count_states(m, 10, pb::MEMBER_OFFLINE), 0U);
+    // Alone in a chain it goes on serving; else it syncs.
+    EXPECT_EQ(count_states(m, 10, pb::MEMBER_SERVING) + count_states(m, 10, pb::MEMBER_SYNCING),
+              served);
+    EXPECT_GT(count_states(m, 10, pb::MEMBER_SYNCING), 64U);
+    expect_sound(m);
+}
+
+TEST(MembershipTest, ASyncedMemberServesAndOldReportsAreRefused) {
+    Membership m = three_nodes();
+    m.heartbeat(beat(1, 2), 9, at(50)).ok();
+    for (const pb::Chain& c : m.map().chains()) {
+        if (member_state(c, TargetId(10)) != pb::MEMBER_SYNCING) {
+            continue;
+        }
+        pb::SyncDoneRequest done;
+        done.set_chain(c.id());
+        done.set_chain_version(c.version() - 1);
+        done.set_target(10);
+        EXPECT_EQ(m.sync_done(done).error().code, Errc::kStaleMap);
+        done.set_chain_version(c.version());
+        EXPECT_TRUE(must(m.sync_done(done)));
+        EXPECT_FALSE(must(m.sync_done(done)));
+        break;
+    }
+    expect_sound(m);
+}
+
+TEST(MembershipTest, DaemonsOfOtherClustersAndCopiedTargetsAreRefused) {
+    Membership m = three_nodes();
+    pb::HeartbeatRequest stranger = beat(4, 1);
+    stranger.set_cluster_id("other");
+    EXPECT_EQ(m.heartbeat(stranger, 4, at(0)).error().code, Errc::kWrongCluster);
+
+    pb::HeartbeatRequest copied = beat(4, 1);
+    copied.mutable_targets(0)->set_target(10);
+    EXPECT_EQ(m.heartbeat(copied, 4, at(0)).error().code, Errc::kExists);
+
+    pb::HeartbeatRequest emptied = beat(1, 2);
+    emptied.clear_cluster_id();
+    EXPECT_EQ(m.heartbeat(emptied, 4, at(0)).error().code, Errc::kWrongCluster);
+}
+
+TEST(MembershipTest, AFailedDiskIsOutUntilItsDaemonRestarts) {
+    Membership m = three_nodes();
+    pb::HeartbeatRequest failing = beat(1, 1);
+    failing.mutable_targets(0)->set_failed(true);
+    EXPECT_TRUE(must(m.heartbeat(failing, 1, at(10))));
+    EXPECT_EQ(count_states(m, 10, pb::MEMBER_SERVING), 0U);
+
+    EXPECT_FALSE(must(m.heartbeat(beat(1, 1), 1, at(20))));
+    EXPECT_TRUE(must(m.heartbeat(beat(1, 2), 1, at(30))));
+
+    EXPECT_GT(count_states(m, 10, pb::MEMBER_SYNCING), 0U);
+    expect_sound(m);
+}
+
+TEST(MembershipTest, FencedSessionsAreListedUntilTheFloorPassesThem) {
+    Membership m = three_nodes();
+    uint64_t epoch = m.map().epoch();
+    EXPECT_TRUE(m.fence(SessionId(5), SessionId(3)));
+    EXPECT_FALSE(m.fence(SessionId(5), SessionId(3)));
+    EXPECT_EQ(m.map().epoch(), epoch + 1);
+    EXPECT_TRUE((*ClusterMap::make(m.map()))->session_fenced(SessionId(5)));
+    EXPECT_TRUE((*ClusterMap::make(m.map()))->session_fenced(SessionId(2)));
+    EXPECT_FALSE((*ClusterMap::make(m.map()))->session_fenced(SessionId(4)));
+
+    EXPECT_TRUE(m.fence(SessionId(6), SessionId(7)));
+
+    EXPECT_EQ(m.map().fenced_sessions_size(), 0);
+    EXPECT_TRUE((*ClusterMap::make(m.map()))->session_fenced(SessionId(6)));
+}
+
+TEST(MembershipTest, TheOldestEpochInUseFollowsHeartbeatsOfOnlineNodes) {
+    Membership m = three_nodes();
+    uint64_t epoch = m.map().epoch();
+    for (uint64_t n = 1; n <= 2; ++n) {
+        pb::HeartbeatRequest request = beat(n, 1);
+        request.set_map_epoch(epoch);
+        m.heartbeat(request, n, at(3000)).ok();
+    }
+    EXPECT_LT(m.oldest_epoch_in_use(), epoch);
+
+    m.tick(at(4500));
+
+    EXPECT_EQ(m.nodes_online(), 2U);
+    EXPECT_EQ(m.oldest_epoch_in_use(), epoch);
+}
+
+TEST(MembershipTest, AfterARestartOfTheManagerEveryNodeHasAFullLease) {
+    Membership first = three_nodes();
+
+    Membership second(options(3), first.map(), at(100000));
+
+    EXPECT_FALSE(second.tick(at(103999)));
+    EXPECT_TRUE(second.tick(at(104000)));
+    EXPECT_EQ(second.nodes_online(), 0U);
+    for (const pb::Chain& c : second.map().chains()) {
+        EXPECT_TRUE(chain_is_sound(c));
+    }
+}
+
+}  // namespace
+}  // namespace kdfs::mds
