@@ -88,6 +88,7 @@ Task<Status> SessionService::load_replies() {
 void SessionService::watch() { scope_.spawn(look_for_expired()); }
 
 Task<void> SessionService::stop() {
+    stop_.set();
     co_await scope_.close();
     co_await parts_.close();
 }
@@ -278,9 +279,7 @@ Task<void> SessionService::look_for_expired() {
             scope_.spawn(expire(id));
         }
         TimePoint next = state_.env.now() + state_.sessions.lease() / kLooksPerLease;
-        // Not the pulses: they come with every request that is refused.
-        Event stopped;
-        co_await stopped.wait_until(next);
+        co_await stop_.wait_until(next);
     }
 }
 

@@ -62,6 +62,7 @@ private:
     State& state_;
     MetaService& meta_;
     uint64_t next_session_ = 1;
+    Event stop_;
     TaskScope scope_;
     // What tasks of scope_ wait for: closed after it.
     TaskScope parts_;
