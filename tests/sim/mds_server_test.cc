@@ -290,6 +290,11 @@ protected:
     }
     void open(size_t n) {
         auto opened = run_on(*clients_[n], client(n).open());
+        // A connection to a machine that lost its power is noticed by the first use only.
+        for (int again = 0; again < 3 && opened && !opened->ok(); ++again) {
+            pass(std::chrono::seconds(1));
+            opened = run_on(*clients_[n], client(n).open());
+        }
         ASSERT_TRUE(opened && opened->ok()) << (opened ? opened->error().to_string() : "no answer");
     }
     Result<pb::MetaReply> meta(size_t n, pb::MetaRequest request) {
@@ -496,12 +501,12 @@ TEST_F(MdsServerTest, CreationsOfManyNamesRaceAndAllSucceed) {
 
     ASSERT_TRUE(names.ok());
     EXPECT_EQ(names->entries_size(), 40);
-    // Attributes that the other client may be changing are left out.
+    // Also of the files that the other client had to itself.
     int with_attr = 0;
     for (const pb::DirEntry& e : names->entries()) {
         with_attr += e.has_attr() ? 1 : 0;
     }
-    EXPECT_EQ(with_attr, 20);
+    EXPECT_EQ(with_attr, 40);
 }
 
 }  // namespace
