@@ -1,0 +1,377 @@
+// Reads, syncs, lists, repair, and changes of many chunks at once. See replicator.h.
+
+#include "kdfs/proto/wire.h"
+#include "storage/replicator.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace kdfs::storage {
+
+Result<Replicator::Member> Replicator::find_reader(ChainId chain, uint64_t version) {
+    KDFS_TRY_ASSIGN(const pb::Chain* found, find_chain(chain, version));
+    for (TargetId target : serving_members(*found)) {
+        ChunkStore* local = store(target);
+        if (local != nullptr && !local->failure()) {
+            Member member;
+            member.store = local;
+            member.target = target;
+            member.chain = chain;
+            member.stint = stints_[std::pair(target, chain)];
+            return member;
+        }
+    }
+    return Error(Errc::kNotServing,
+                 "storage node " + std::to_string(view_.node().value) +
+                     " serves no reads of chain " + std::to_string(chain.value));
+}
+
+Task<Result<RpcReply>> Replicator::read(RpcRequest request) {
+    pb::ReadRequest message;
+    KDFS_CO_TRY(decode_into(message, request.body));
+    ChainId chain(message.chain());
+    Member member;
+    KDFS_CO_TRY_ASSIGN(member, find_reader(chain, message.chain_version()));
+    KDFS_CO_TRY(view_.check_session(SessionId(message.session())));
+    if (message.offset() % kBlockBytes != 0 || message.offset() > kPieceBytesMax ||
+        message.length() > kPieceBytesMax - message.offset()) {
+        co_return Error(Errc::kInvalidArgument, "read: bad offset or length");
+    }
+    if (request.connection && request.connection->queued_bytes() > kReplyQueueBytesMax) {
+        co_return Error(Errc::kOverloaded, "answers are not taken as fast as they are asked for");
+    }
+    auto admitted = co_await admit(&read_bytes_, message.length() + 1);
+    if (!admitted.ok()) {
+        co_return std::move(admitted).error();
+    }
+    ChunkKey key = key_of(message.chain(), message.chunk());
+    if (pending(member.target, key)) {
+        ChunkSlots::Ref slot(slots_, ChunkSlots::Key(member.target, key));
+        TimePoint until = std::min(request.deadline, env_.now() + kPendingWaitMax);
+        bool decided = co_await slot->decided.wait_until(until);
+        if (!decided) {
+            co_return Error(Errc::kBusy, to_string(key) + " has a write that is not decided yet");
+        }
+    }
+    // The wait may have been long.
+    KDFS_CO_TRY_ASSIGN(member, find_reader(chain, message.chain_version()));
+    auto data = co_await member.store->read(key, message.offset(), message.length());
+    if (!data.ok()) {
+        if (data.error().code == Errc::kCorrupt) {
+            start_repair(member, key);
+        }
+        co_return seen_from_outside(member, data.error());
+    }
+    pb::ReadReply reply;
+    if (data->record) {
+        reply.set_version(data->record->version.value);
+        reply.set_chunk_length(data->record->length);
+        reply.set_checksums(pack_sums(data->sums));
+    }
+    co_return RpcReply(encode(reply), std::move(data->data));
+}
+
+Task<Result<RpcReply>> Replicator::sync(RpcRequest request) {
+    pb::SyncRequest message;
+    KDFS_CO_TRY(decode_into(message, request.body));
+    ChunkStore* local = store(TargetId(message.target()));
+    if (local == nullptr) {
+        co_return Error(
+            Errc::kNotServing,
+            "target " + std::to_string(message.target()) + " is not on this node; fetch the map");
+    }
+    for (const pb::SyncChain& chain : message.chains()) {
+        auto found = find_chain(ChainId(chain.chain()), chain.chain_version());
+        if (!found.ok()) {
+            co_return std::move(found).error();
+        }
+        pb::MemberState state = member_state(**found, TargetId(message.target()));
+        if (state != pb::MEMBER_SERVING && state != pb::MEMBER_SYNCING) {
+            co_return Error(Errc::kNotServing,
+                            "target " + std::to_string(message.target()) +
+                                " takes no writes of chain " + std::to_string(chain.chain()));
+        }
+    }
+    Status synced = co_await local->sync();
+    if (!synced.ok()) {
+        co_return Error(Errc::kNotServing, synced.error().detail);
+    }
+    co_return RpcReply(encode(pb::SyncReply()));
+}
+
+Task<Result<RpcReply>> Replicator::list_chunks(RpcRequest request) {
+    pb::ListChunksRequest message;
+    KDFS_CO_TRY(decode_into(message, request.body));
+    TargetId target(message.target());
+    ChainId chain(message.chain());
+    ChunkStore* local = store(target);
+    if (local == nullptr) {
+        co_return Error(Errc::kNotServing,
+                        "target " + std::to_string(target.value) + " is not on this node");
+    }
+    auto found = find_chain(chain, message.chain_version());
+    if (!found.ok()) {
+        co_return std::move(found).error();
+    }
+    ChunkStore::Range range;
+    range.chain = chain;
+    range.only_data = DataId(message.only_data());
+    range.entries_max = message.entries_max() == 0 ? ChunkStore::kScanPage : message.entries_max();
+    if (message.has_after()) {
+        range.after = key_of(chain.value, message.after()).chunk;
+    }
+    auto page = co_await local->list(range);
+    if (!page.ok()) {
+        co_return std::move(page).error();
+    }
+    pb::ListChunksReply reply;
+    reply.set_more(page->more);
+    for (const ChunkStore::Listed& listed : page->chunks) {
+        pb::ChunkEntry* entry = reply.add_entries();
+        set_key(*entry->mutable_chunk(), listed.chunk);
+        entry->set_version(listed.version.value);
+        entry->set_length(listed.length);
+        entry->set_digest(listed.digest);
+        ChunkKey key;
+        key.chain = chain;
+        key.chunk = listed.chunk;
+        entry->set_pending(pending(target, key));
+    }
+    co_return RpcReply(encode(reply));
+}
+
+// Repair.
+
+void Replicator::start_repair(const Member& member, const ChunkKey& key) {
+    if (repairs_.size() < kRepairsMax && !stopping_ &&
+        repairs_.insert(std::pair(member.target, key)).second) {
+        scope_.spawn(repair_later(member, key));
+    }
+}
+
+Task<void> Replicator::repair_later(Member member, ChunkKey key) {
+    {
+        ChunkSlots::Ref slot(slots_, ChunkSlots::Key(member.target, key));
+        SemaphoreHold hold = co_await slot->mutex.lock();
+        Status repaired = co_await repair(member, key);
+        LogEvent(env_.log(),
+                 repaired.ok() ? LogLevel::kInfo : LogLevel::kWarn,
+                 repaired.ok() ? "chunk repaired" : "chunk not repaired")
+            .with("target", member.target)
+            .with("chunk", to_string(key))
+            .with("cause", repaired.ok() ? "" : repaired.error().to_string());
+    }
+    repairs_.erase(std::pair(member.target, key));
+}
+
+// Takes the chunk from another serving member. Under the chunk's lock.
+Task<Status> Replicator::repair(Member member, ChunkKey key) {
+    const pb::Chain* chain = view_.map() ? view_.map()->chain(member.chain) : nullptr;
+    std::vector<TargetId> sources;
+    if (chain != nullptr) {
+        sources = serving_members(*chain);
+    }
+    // Those behind this member first: they have nothing pending while the lock is held.
+    std::reverse(sources.begin(), sources.end());
+    Status last =
+        Error(Errc::kCorrupt,
+              to_string(key) + " is damaged on target " + std::to_string(member.target.value) +
+                  " and no other member has it; restore it from a backup");
+    for (TargetId source : sources) {
+        if (source == member.target) {
+            continue;
+        }
+        last = co_await fetch(member, key, source);
+        if (last.ok()) {
+            break;
+        }
+    }
+    co_return last;
+}
+
+Task<Status> Replicator::fetch(Member member, ChunkKey key, TargetId source) {
+    const pb::Chain* chain = view_.map()->chain(member.chain);
+    if (chain == nullptr) {
+        co_return Error(Errc::kStaleMap, "the chain is gone");
+    }
+    pb::ReadRequest message;
+    message.set_chain(key.chain.value);
+    message.set_chain_version(chain->version());
+    set_key(*message.mutable_chunk(), key.chunk);
+    message.set_length(kPieceBytesMax);
+    RpcCall call(MessageType::kRead, encode(message), env_.now() + kRepairTimeout);
+    auto answer = co_await peers_.to(view_.address_of(source)).call(std::move(call));
+    if (!answer.ok()) {
+        co_return std::move(answer).error();
+    }
+    pb::ReadReply reply;
+    KDFS_CO_TRY(decode_into(reply, answer->body));
+    if (reply.version() == 0 || reply.chunk_length() != answer->payload.size()) {
+        co_return Error(Errc::kCorrupt, to_string(key) + " is not whole on the other member");
+    }
+    KDFS_CO_TRY_ASSIGN(std::vector<uint64_t> sums,
+                       unpack_sums(reply.checksums(), 0, answer->payload.size()));
+    KDFS_CO_TRY(check_sums(0, answer->payload, sums));
+    auto found = co_await member.store->find(key);
+    RecordPtr base = found.ok() ? *found : nullptr;
+    if (!in_place(member) || (base && base->version.value != reply.version())) {
+        co_return Error(Errc::kStaleVersion, to_string(key) + " is being changed");
+    }
+    ChunkWrite write;
+    write.kind = pb::WRITE_REPLACE;
+    write.data = std::move(answer->payload);
+    write.sums = std::move(sums);
+    write.new_version = ChunkVersion(reply.version());
+    if (base) {
+        write.recent = base->recent;
+    }
+    auto staged = co_await member.store->stage(key, base, std::move(write));
+    if (!staged.ok()) {
+        co_return std::move(staged).error();
+    }
+    KDFS_CO_TRY(co_await member.store->write_data(*staged));
+    co_return member.store->commit(std::move(*staged));
+}
+
+// Changes of many chunks at once. The head says which, so that all members change the same ones.
+
+class Replicator::RemoveCargo final : public Replicator::Cargo {
+public:
+    RemoveCargo(const pb::RemoveDataRequest& request, const std::vector<Locked>& locked)
+        : message_(request) {
+        message_.set_forwarded(true);
+        message_.clear_indexes();
+        for (const Locked& one : locked) {
+            message_.add_indexes(one.key.chunk.index);
+        }
+    }
+    RpcCall make(const pb::Chain& chain, TargetId successor, TimePoint deadline) override {
+        message_.set_chain_version(chain.version());
+        message_.set_target(successor.value);
+        return RpcCall(MessageType::kRemoveData, encode(message_), deadline);
+    }
+    Task<Status> mend(TargetId, uint64_t) override {
+        co_return Error(Errc::kBusy, "a removal fits on any state");
+    }
+    Status on_ack(const RpcReply&) override { return {}; }
+
+private:
+    pb::RemoveDataRequest message_;
+};
+
+Task<Result<std::vector<ChunkId>>> Replicator::indexes_of(const Member& member,
+                                                          DataId data,
+                                                          uint64_t first,
+                                                          uint64_t beyond) {
+    ChunkStore::Range range;
+    range.chain = member.chain;
+    range.only_data = data;
+    range.entries_max = kRemovePage;
+    if (first != 0) {
+        ChunkId after;
+        after.data = data;
+        after.index = first - 1;
+        range.after = after;
+    }
+    auto page = co_await member.store->list(range);
+    if (!page.ok()) {
+        co_return std::move(page).error();
+    }
+    std::vector<ChunkId> out;
+    for (const ChunkStore::Listed& listed : page->chunks) {
+        if (listed.chunk.index < beyond) {
+            out.push_back(listed.chunk);
+        }
+    }
+    co_return out;
+}
+
+Task<Result<std::vector<ChunkId>>> Replicator::removed_chunks(const pb::RemoveDataRequest& request,
+                                                              const Member& member,
+                                                              uint64_t first) {
+    if (!request.forwarded()) {
+        return indexes_of(member, DataId(request.data()), first, UINT64_MAX);
+    }
+    return named_chunks(request);
+}
+
+Task<Result<std::vector<ChunkId>>> Replicator::named_chunks(const pb::RemoveDataRequest& request) {
+    std::vector<ChunkId> chunks;
+    for (uint64_t index : request.indexes()) {
+        ChunkId chunk;
+        chunk.data = DataId(request.data());
+        chunk.index = index;
+        chunks.push_back(chunk);
+    }
+    co_return chunks;
+}
+
+Task<Status> Replicator::remove_locked(const Member& member, std::vector<Locked>& locked) {
+    for (Locked& one : locked) {
+        auto base = co_await member.store->find(one.key);
+        if (!base.ok() && base.error().code != Errc::kCorrupt) {
+            co_return std::move(base).error();
+        }
+        if (base.ok() && !*base) {
+            continue;
+        }
+        ChunkWrite write;
+        write.kind = pb::WRITE_REMOVE;
+        RecordPtr record = base.ok() ? *base : nullptr;
+        auto staged = co_await member.store->stage(one.key, record, std::move(write));
+        if (!staged.ok()) {
+            co_return std::move(staged).error();
+        }
+        KDFS_CO_TRY(member.store->commit(std::move(*staged)));
+    }
+    co_return Status();
+}
+
+Task<Result<RpcReply>> Replicator::remove_data(RpcRequest request) {
+    pb::RemoveDataRequest message;
+    KDFS_CO_TRY(decode_into(message, request.body));
+    if (message.data() == 0 || static_cast<uint64_t>(message.indexes_size()) > kRemovePage) {
+        co_return Error(Errc::kInvalidArgument, "remove: no data id, or too many chunks at once");
+    }
+    From from = message.forwarded() ? From::kMember : From::kClient;
+    ChainId chain(message.chain());
+    uint64_t first = message.from_index();
+    uint64_t removed = 0;
+    for (bool more = true; more;) {
+        Member member;
+        KDFS_CO_TRY_ASSIGN(
+            member,
+            find_writer(chain, message.chain_version(), from, TargetId(message.target())));
+        auto chunks = co_await removed_chunks(message, member, first);
+        if (!chunks.ok()) {
+            co_return seen_from_outside(member, chunks.error());
+        }
+        if (chunks->empty()) {
+            break;
+        }
+        more = !message.forwarded() && chunks->size() == kRemovePage;
+        std::vector<Locked> locked = co_await lock_chunks(member, std::move(*chunks));
+        RemoveCargo cargo(message, locked);
+        Flight flight;
+        flight.member = member;
+        do {
+            KDFS_CO_TRY(co_await forward(flight, cargo));
+        } while (!has_arrived(flight));
+        Status gone = co_await remove_locked(member, locked);
+        if (!gone.ok()) {
+            co_return seen_from_outside(member, gone.error());
+        }
+        removed += locked.size();
+        first = locked.back().key.chunk.index + 1;
+        locked.clear();
+        Status flushed = co_await member.store->flushed();
+        if (!flushed.ok()) {
+            co_return seen_from_outside(member, flushed.error());
+        }
+    }
+    pb::RemoveDataReply reply;
+    reply.set_removed(removed);
+    co_return RpcReply(encode(reply));
+}
+
+}  // namespace kdfs::storage
