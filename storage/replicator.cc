@@ -267,34 +267,73 @@ bool Replicator::is_duplicate(const WriteJob& job) const {
 
 // Finds the chunk's record and says whether the write fits on it.
 Task<Status> Replicator::check_base(WriteJob& job) {
-    bool whole = job.request.kind() == pb::WRITE_REPLACE || job.request.kind() == pb::WRITE_REMOVE;
     auto found = co_await job.member.store->find(job.key);
-    if (!found.ok() && found.error().code == Errc::kCorrupt && job.from_client() && !whole) {
+    if (!found.ok() && found.error().code == Errc::kCorrupt && job.from_client()) {
         KDFS_CO_TRY(co_await repair(job.member, job.key));
         found = co_await job.member.store->find(job.key);
     }
+    bool whole = job.request.kind() == pb::WRITE_REPLACE || job.request.kind() == pb::WRITE_REMOVE;
     if (!found.ok() && !(found.error().code == Errc::kCorrupt && whole)) {
         co_return std::move(found).error();
     }
     job.base = found.ok() ? *found : nullptr;
     job.new_version =
-        ChunkVersion(job.from_client() ? job.base_version() + 1 : job.request.new_version());
+        job.from_client() ? next_version(job) : ChunkVersion(job.request.new_version());
     job.change.new_version = job.new_version;
     job.change.writer.version = job.new_version;
-    if (job.from_client() && job.base && job.request.session() != 0) {
-        const RecentWrite* recent = job.base->find_recent(SessionId(job.request.session()));
-        if (recent != nullptr && recent->write_id > job.request.write_id()) {
-            co_return Error(Errc::kStaleVersion,
-                            to_string(job.key) + " already has a later write of this session");
-        }
+    if (job.from_client()) {
+        co_return check_order(job);
     }
-    if (!job.from_client() && !whole && !is_duplicate(job) &&
-        job.base_version() != job.request.base_version()) {
-        co_return Error(Errc::kStaleVersion,
-                        to_string(job.key) + " has version " + std::to_string(job.base_version()) +
-                            ", the write follows " + std::to_string(job.request.base_version()));
+    if (fits_on_base(job) || is_duplicate(job)) {
+        co_return Status();
     }
-    co_return Status();
+    co_return Error(Errc::kStaleVersion,
+                    to_string(job.key) + " has version " + std::to_string(job.base_version()) +
+                        ", the write follows " + std::to_string(job.request.base_version()));
+}
+
+// A chunk's versions never come again, also after it was removed and made anew, so that a request
+// that was long on its way fits on nothing: a new chunk begins above all that this head gave out
+// under this chain version, and every change of the store raises its number.
+ChunkVersion Replicator::next_version(const WriteJob& job) const {
+    constexpr unsigned kSeqBits = 40;
+    if (job.base) {
+        return ChunkVersion(job.base->version.value + 1);
+    }
+    return ChunkVersion((job.request.chain_version() << kSeqBits) + job.member.store->last_seq() +
+                        1);
+}
+
+// A write of a session that is older than one the chunk has seen was overtaken by its own
+// repetition.
+Status Replicator::check_order(const WriteJob& job) const {
+    SessionId session(job.request.session());
+    uint64_t newest = 0;
+    if (job.base) {
+        const RecentWrite* recent = job.base->find_recent(session);
+        newest = recent == nullptr ? 0 : recent->write_id;
+    } else {
+        newest = tombstones_.newest(ChunkSlots::Key(job.member.target, job.key), session);
+        // The removed chunk had this very write.
+        newest += newest == job.request.write_id() ? 1 : 0;
+    }
+    if (session && newest > job.request.write_id()) {
+        return Error(Errc::kStaleVersion,
+                     to_string(job.key) + " already has a later write of this session");
+    }
+    return {};
+}
+
+bool Replicator::fits_on_base(const WriteJob& job) {
+    switch (job.request.kind()) {
+        case pb::WRITE_REMOVE:
+            return !job.base || job.base_version() == job.request.base_version();
+        case pb::WRITE_REPLACE:
+            return job.base_version() == job.request.base_version() &&
+                   (job.base ? job.base->digest() : 0) == job.request.base_digest();
+        default:
+            return job.base_version() == job.request.base_version();
+    }
 }
 
 Task<Result<StagedWrite>> Replicator::stage(WriteJob& job) {
@@ -329,12 +368,16 @@ Task<Result<pb::WriteReply>> Replicator::locked_write(WriteJob& job, ChunkSlots:
         co_return std::move(staged).error();
     }
     ChunkSlots::Pending pending(slot);
+    if (job.base && job.request.kind() == pb::WRITE_REMOVE) {
+        tombstones_.put(ChunkSlots::Key(job.member.target, job.key), job.base);
+    }
     WriteCargo cargo(*this, job);
     Flight flight;
     flight.member = job.member;
     // A replacement mends one member only; the next gets its own.
     bool sends = job.request.kind() != pb::WRITE_REPLACE;
-    KDFS_CO_TRY(co_await write_and_forward(job, *staged, sends ? &flight : nullptr, cargo));
+    Flight* sent = sends ? &flight : nullptr;
+    KDFS_CO_TRY(co_await write_and_forward(job, *staged, sent, cargo));
     // A successor may have come meanwhile. From the last look to the commit nothing waits.
     while (sends && !has_arrived(flight)) {
         KDFS_CO_TRY(co_await forward(flight, cargo));
@@ -455,10 +498,46 @@ Task<Status> Replicator::send_once(Flight& flight, Cargo& cargo, TargetId next) 
     co_return std::move(reply).error();
 }
 
+// The successor's entry of one chunk; version 0 if it has none.
+Task<Result<pb::ChunkEntry>> Replicator::ask_entry(TargetId of,
+                                                   ChunkKey key,
+                                                   uint64_t chain_version) {
+    pb::ListChunksRequest message;
+    message.set_target(of.value);
+    message.set_chain(key.chain.value);
+    message.set_chain_version(chain_version);
+    message.set_entries_max(1);
+    ChunkId before = key.chunk;
+    if (before.index != 0) {
+        before.index -= 1;
+    } else {
+        before.data = DataId(before.data.value - 1);
+        before.index = UINT64_MAX;
+    }
+    set_key(*message.mutable_after(), before);
+    RpcCall call(MessageType::kListChunks, encode(message), env_.now() + kForwardTimeout);
+    auto answer = co_await peers_.to(view_.address_of(of)).call(std::move(call));
+    if (!answer.ok()) {
+        co_return std::move(answer).error();
+    }
+    pb::ListChunksReply reply;
+    KDFS_CO_TRY(decode_into(reply, answer->body));
+    pb::ChunkEntry entry;
+    if (reply.entries_size() != 0 &&
+        key_of(key.chain.value, reply.entries(0).chunk()).chunk == key.chunk) {
+        entry = reply.entries(0);
+    }
+    co_return entry;
+}
+
 Task<Status> Replicator::send_whole(ChunkStore* store,
                                     TargetId to,
                                     ChunkKey key,
                                     uint64_t chain_version) {
+    auto theirs = co_await ask_entry(to, key, chain_version);
+    if (!theirs.ok()) {
+        co_return std::move(theirs).error();
+    }
     auto read = co_await store->read(key, 0, kPieceBytesMax);
     if (!read.ok()) {
         co_return std::move(read).error();
@@ -469,6 +548,8 @@ Task<Status> Replicator::send_whole(ChunkStore* store,
     set_key(*message.mutable_chunk(), key.chunk);
     message.set_forwarded(true);
     message.set_target(to.value);
+    message.set_base_version(theirs->version());
+    message.set_base_digest(theirs->digest());
     message.set_kind(pb::WRITE_REMOVE);
     if (read->record) {
         message.set_kind(pb::WRITE_REPLACE);

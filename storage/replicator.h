@@ -8,6 +8,7 @@
 #include "storage/chunk_store.h"
 #include "storage/cluster_view.h"
 #include "storage/peer_pool.h"
+#include "storage/tombstones.h"
 
 #include <array>
 #include <cstdint>
@@ -113,9 +114,10 @@ private:
         ChunkSlots::Pending pending;
         ChunkKey key;
     };
-    struct ClonePair {
+    // A chunk of the file in question, and its version at the head.
+    struct ChunkPair {
         uint64_t index = 0;
-        uint64_t source_version = 0;
+        uint64_t version = 0;
     };
 
     enum class From { kClient, kMember };
@@ -130,6 +132,10 @@ private:
     Task<Result<pb::WriteReply>> locked_write(WriteJob& job, ChunkSlots::Slot& slot);
     Task<Status> check_base(WriteJob& job);
     bool is_duplicate(const WriteJob& job) const;
+    static bool fits_on_base(const WriteJob& job);
+    Status check_order(const WriteJob& job) const;
+    ChunkVersion next_version(const WriteJob& job) const;
+    Task<Result<pb::ChunkEntry>> ask_entry(TargetId of, ChunkKey key, uint64_t chain_version);
     Task<Result<StagedWrite>> stage(WriteJob& job);
     Task<Result<pb::WriteReply>> repeated_write(WriteJob& job);
     Task<Status> write_and_forward(WriteJob& job,
@@ -155,22 +161,33 @@ private:
                                                       const Member& member,
                                                       uint64_t first);
     static Task<Result<std::vector<ChunkId>>> named_chunks(const pb::RemoveDataRequest& request);
-    Task<Status> remove_locked(const Member& member, std::vector<Locked>& locked);
+    Task<Result<std::vector<ChunkPair>>> find_versions(const pb::RemoveDataRequest& request,
+                                                       const Member& member,
+                                                       const std::vector<Locked>& locked);
+    Task<Result<uint64_t>> remove_page(const pb::RemoveDataRequest& request,
+                                       const Member& member,
+                                       std::vector<Locked>& locked,
+                                       std::vector<uint64_t>* missing);
+    Task<Status> remove_here(const Member& member,
+                             const std::vector<Locked>& locked,
+                             const std::vector<ChunkPair>& pairs,
+                             std::vector<uint64_t>* missing);
+    Task<Status> send_missing(const Member& member, DataId data, std::vector<uint64_t> missing);
     // Up to kRemovePage of them.
     Task<Result<std::vector<ChunkId>>> indexes_of(const Member& member,
                                                   DataId data,
                                                   uint64_t first,
                                                   uint64_t beyond);
-    Task<Result<std::vector<ClonePair>>> clone_pairs(const pb::CloneDataRequest& request,
+    Task<Result<std::vector<ChunkPair>>> clone_pairs(const pb::CloneDataRequest& request,
                                                      const Member& member,
                                                      uint64_t first);
     Task<Status> clone_here(const pb::CloneDataRequest& request,
                             const Member& member,
-                            const std::vector<ClonePair>& pairs,
+                            const std::vector<ChunkPair>& pairs,
                             std::vector<uint64_t>* missing);
     Task<Result<uint64_t>> clone_page(const pb::CloneDataRequest& request,
                                       const Member& member,
-                                      std::vector<ClonePair> pairs,
+                                      std::vector<ChunkPair> pairs,
                                       std::vector<uint64_t>* missing);
 
     Env& env_;
@@ -178,6 +195,7 @@ private:
     PeerPool& peers_;
     std::map<TargetId, ChunkStore*> stores_;
     ChunkSlots slots_;
+    Tombstones tombstones_;
     // How often a member lost its place, or may have.
     std::map<std::pair<TargetId, ChainId>, uint64_t> stints_;
     // Sessions of changes under way.

@@ -10,14 +10,14 @@ namespace kdfs::storage {
 
 class Replicator::CloneCargo final : public Replicator::Cargo {
 public:
-    CloneCargo(const pb::CloneDataRequest& request, const std::vector<ClonePair>& pairs)
+    CloneCargo(const pb::CloneDataRequest& request, const std::vector<ChunkPair>& pairs)
         : message_(request) {
         message_.set_forwarded(true);
         message_.clear_indexes();
         message_.clear_versions();
-        for (const ClonePair& pair : pairs) {
+        for (const ChunkPair& pair : pairs) {
             message_.add_indexes(pair.index);
-            message_.add_versions(pair.source_version);
+            message_.add_versions(pair.version);
         }
     }
     RpcCall make(const pb::Chain& chain, TargetId successor, TimePoint deadline) override {
@@ -36,12 +36,12 @@ private:
     pb::CloneDataReply reply_;
 };
 
-Task<Result<std::vector<Replicator::ClonePair>>>
+Task<Result<std::vector<Replicator::ChunkPair>>>
 Replicator::clone_pairs(const pb::CloneDataRequest& request, const Member& member, uint64_t first) {
-    std::vector<ClonePair> out;
+    std::vector<ChunkPair> out;
     if (request.forwarded()) {
         for (int i = 0; i < request.indexes_size(); ++i) {
-            out.push_back(ClonePair{request.indexes(i), request.versions(i)});
+            out.push_back(ChunkPair{request.indexes(i), request.versions(i)});
         }
         co_return out;
     }
@@ -51,7 +51,7 @@ Replicator::clone_pairs(const pb::CloneDataRequest& request, const Member& membe
         co_return std::move(found).error();
     }
     for (const ChunkId& chunk : *found) {
-        out.push_back(ClonePair{chunk.index, 0});
+        out.push_back(ChunkPair{chunk.index, 0});
     }
     co_return out;
 }
@@ -77,9 +77,9 @@ Task<std::vector<Replicator::Locked>> Replicator::lock_chunks(const Member& memb
 // Clones the pairs here; those whose source is not the head's are added to `missing`.
 Task<Status> Replicator::clone_here(const pb::CloneDataRequest& request,
                                     const Member& member,
-                                    const std::vector<ClonePair>& pairs,
+                                    const std::vector<ChunkPair>& pairs,
                                     std::vector<uint64_t>* missing) {
-    for (const ClonePair& pair : pairs) {
+    for (const ChunkPair& pair : pairs) {
         ChunkKey from;
         from.chain = member.chain;
         from.chunk.data = DataId(request.from_data());
@@ -88,8 +88,7 @@ Task<Status> Replicator::clone_here(const pb::CloneDataRequest& request,
         to.chunk.data = DataId(request.to_data());
         auto source = co_await member.store->find(from);
         auto base = co_await member.store->find(to);
-        bool fits =
-            source.ok() && base.ok() && *source && (*source)->version.value == pair.source_version;
+        bool fits = source.ok() && base.ok() && *source && (*source)->version.value == pair.version;
         if (!fits) {
             missing->push_back(pair.index);
             continue;
@@ -104,10 +103,10 @@ Task<Status> Replicator::clone_here(const pb::CloneDataRequest& request,
 
 Task<Result<uint64_t>> Replicator::clone_page(const pb::CloneDataRequest& request,
                                               const Member& member,
-                                              std::vector<ClonePair> pairs,
+                                              std::vector<ChunkPair> pairs,
                                               std::vector<uint64_t>* missing) {
     std::vector<ChunkId> chunks;
-    for (const ClonePair& pair : pairs) {
+    for (const ChunkPair& pair : pairs) {
         for (uint64_t data : {request.from_data(), request.to_data()}) {
             ChunkId chunk;
             chunk.data = DataId(data);
@@ -117,7 +116,7 @@ Task<Result<uint64_t>> Replicator::clone_page(const pb::CloneDataRequest& reques
     }
     std::vector<Locked> locked = co_await lock_chunks(member, std::move(chunks));
     if (!request.forwarded()) {
-        for (ClonePair& pair : pairs) {
+        for (ChunkPair& pair : pairs) {
             ChunkKey from;
             from.chain = member.chain;
             from.chunk.data = DataId(request.from_data());
@@ -126,7 +125,7 @@ Task<Result<uint64_t>> Replicator::clone_page(const pb::CloneDataRequest& reques
             if (!source.ok()) {
                 co_return std::move(source).error();
             }
-            pair.source_version = *source ? (*source)->version.value : 0;
+            pair.version = *source ? (*source)->version.value : 0;
         }
     }
     CloneCargo cargo(request, pairs);
@@ -136,17 +135,8 @@ Task<Result<uint64_t>> Replicator::clone_page(const pb::CloneDataRequest& reques
         KDFS_CO_TRY(co_await forward(flight, cargo));
     } while (!has_arrived(flight));
     KDFS_CO_TRY(co_await clone_here(request, member, pairs, missing));
-    for (uint64_t index : cargo.reply().missing()) {
-        ChunkKey to;
-        to.chain = member.chain;
-        to.chunk.data = DataId(request.to_data());
-        to.chunk.index = index;
-        const pb::Chain* chain = view_.map()->chain(member.chain);
-        TargetId next = successor(member);
-        if (chain != nullptr && next) {
-            KDFS_CO_TRY(co_await send_whole(member.store, next, to, chain->version()));
-        }
-    }
+    std::vector<uint64_t> lacking(cargo.reply().missing().begin(), cargo.reply().missing().end());
+    KDFS_CO_TRY(co_await send_missing(member, DataId(request.to_data()), std::move(lacking)));
     co_return pairs.size() - missing->size();
 }
 

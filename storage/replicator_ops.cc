@@ -237,12 +237,14 @@ Task<Status> Replicator::fetch(Member member, ChunkKey key, TargetId source) {
 
 class Replicator::RemoveCargo final : public Replicator::Cargo {
 public:
-    RemoveCargo(const pb::RemoveDataRequest& request, const std::vector<Locked>& locked)
+    RemoveCargo(const pb::RemoveDataRequest& request, const std::vector<ChunkPair>& pairs)
         : message_(request) {
         message_.set_forwarded(true);
         message_.clear_indexes();
-        for (const Locked& one : locked) {
-            message_.add_indexes(one.key.chunk.index);
+        message_.clear_versions();
+        for (const ChunkPair& pair : pairs) {
+            message_.add_indexes(pair.index);
+            message_.add_versions(pair.version);
         }
     }
     RpcCall make(const pb::Chain& chain, TargetId successor, TimePoint deadline) override {
@@ -253,10 +255,12 @@ public:
     Task<Status> mend(TargetId, uint64_t) override {
         co_return Error(Errc::kBusy, "a removal fits on any state");
     }
-    Status on_ack(const RpcReply&) override { return {}; }
+    Status on_ack(const RpcReply& reply) override { return decode_into(reply_, reply.body); }
+    const pb::RemoveDataReply& reply() const { return reply_; }
 
 private:
     pb::RemoveDataRequest message_;
+    pb::RemoveDataReply reply_;
 };
 
 Task<Result<std::vector<ChunkId>>> Replicator::indexes_of(const Member& member,
@@ -306,31 +310,109 @@ Task<Result<std::vector<ChunkId>>> Replicator::named_chunks(const pb::RemoveData
     co_return chunks;
 }
 
-Task<Status> Replicator::remove_locked(const Member& member, std::vector<Locked>& locked) {
-    for (Locked& one : locked) {
+// The versions that go: the head's own, which it tells the others. 0 for a damaged chunk.
+Task<Result<std::vector<Replicator::ChunkPair>>> Replicator::find_versions(
+    const pb::RemoveDataRequest& request,
+    const Member& member,
+    const std::vector<Locked>& locked) {
+    std::vector<ChunkPair> pairs;
+    if (request.forwarded()) {
+        for (int i = 0; i < request.indexes_size(); ++i) {
+            pairs.push_back(ChunkPair{request.indexes(i), request.versions(i)});
+        }
+        co_return pairs;
+    }
+    for (const Locked& one : locked) {
         auto base = co_await member.store->find(one.key);
         if (!base.ok() && base.error().code != Errc::kCorrupt) {
             co_return std::move(base).error();
         }
-        if (base.ok() && !*base) {
+        uint64_t version = base.ok() && *base ? (*base)->version.value : 0;
+        pairs.push_back(ChunkPair{one.key.chunk.index, version});
+    }
+    co_return pairs;
+}
+
+// Removes the chunks here; those of another version than the head's stay and are added to
+// `missing`.
+Task<Status> Replicator::remove_here(const Member& member,
+                                     const std::vector<Locked>& locked,
+                                     const std::vector<ChunkPair>& pairs,
+                                     std::vector<uint64_t>* missing) {
+    std::map<uint64_t, uint64_t> versions;
+    for (const ChunkPair& pair : pairs) {
+        versions[pair.index] = pair.version;
+    }
+    for (const Locked& one : locked) {
+        auto base = co_await member.store->find(one.key);
+        if (!base.ok() && base.error().code != Errc::kCorrupt) {
+            co_return std::move(base).error();
+        }
+        RecordPtr record = base.ok() ? *base : nullptr;
+        if (base.ok() && !record) {
+            continue;
+        }
+        if ((record ? record->version.value : 0) != versions[one.key.chunk.index]) {
+            missing->push_back(one.key.chunk.index);
             continue;
         }
         ChunkWrite write;
         write.kind = pb::WRITE_REMOVE;
-        RecordPtr record = base.ok() ? *base : nullptr;
         auto staged = co_await member.store->stage(one.key, record, std::move(write));
         if (!staged.ok()) {
             co_return std::move(staged).error();
+        }
+        if (record) {
+            tombstones_.put(ChunkSlots::Key(member.target, one.key), record);
         }
         KDFS_CO_TRY(member.store->commit(std::move(*staged)));
     }
     co_return Status();
 }
 
+// Makes the successor's chunks what they are here. Under their locks.
+Task<Status> Replicator::send_missing(const Member& member,
+                                      DataId data,
+                                      std::vector<uint64_t> missing) {
+    for (uint64_t index : missing) {
+        ChunkKey key;
+        key.chain = member.chain;
+        key.chunk.data = data;
+        key.chunk.index = index;
+        const pb::Chain* chain = view_.map()->chain(member.chain);
+        TargetId next = successor(member);
+        if (chain != nullptr && next) {
+            KDFS_CO_TRY(co_await send_whole(member.store, next, key, chain->version()));
+        }
+    }
+    co_return Status();
+}
+
+Task<Result<uint64_t>> Replicator::remove_page(const pb::RemoveDataRequest& request,
+                                               const Member& member,
+                                               std::vector<Locked>& locked,
+                                               std::vector<uint64_t>* missing) {
+    auto pairs = co_await find_versions(request, member, locked);
+    if (!pairs.ok()) {
+        co_return std::move(pairs).error();
+    }
+    RemoveCargo cargo(request, *pairs);
+    Flight flight;
+    flight.member = member;
+    do {
+        KDFS_CO_TRY(co_await forward(flight, cargo));
+    } while (!has_arrived(flight));
+    KDFS_CO_TRY(co_await remove_here(member, locked, *pairs, missing));
+    std::vector<uint64_t> lacking(cargo.reply().missing().begin(), cargo.reply().missing().end());
+    KDFS_CO_TRY(co_await send_missing(member, DataId(request.data()), std::move(lacking)));
+    co_return locked.size() - missing->size();
+}
+
 Task<Result<RpcReply>> Replicator::remove_data(RpcRequest request) {
     pb::RemoveDataRequest message;
     KDFS_CO_TRY(decode_into(message, request.body));
-    if (message.data() == 0 || static_cast<uint64_t>(message.indexes_size()) > kRemovePage) {
+    if (message.data() == 0 || message.indexes_size() != message.versions_size() ||
+        static_cast<uint64_t>(message.indexes_size()) > kRemovePage) {
         co_return Error(Errc::kInvalidArgument, "remove: no data id, or too many chunks at once");
     }
     From from = message.forwarded() ? From::kMember : From::kClient;
@@ -351,17 +433,15 @@ Task<Result<RpcReply>> Replicator::remove_data(RpcRequest request) {
         }
         more = !message.forwarded() && chunks->size() == kRemovePage;
         std::vector<Locked> locked = co_await lock_chunks(member, std::move(*chunks));
-        RemoveCargo cargo(message, locked);
-        Flight flight;
-        flight.member = member;
-        do {
-            KDFS_CO_TRY(co_await forward(flight, cargo));
-        } while (!has_arrived(flight));
-        Status gone = co_await remove_locked(member, locked);
+        std::vector<uint64_t> missing;
+        auto gone = co_await remove_page(message, member, locked, &missing);
         if (!gone.ok()) {
             co_return seen_from_outside(member, gone.error());
         }
-        removed += locked.size();
+        reply.set_removed(reply.removed() + *gone);
+        for (uint64_t index : missing) {
+            reply.add_missing(index);
+        }
         first = locked.back().key.chunk.index + 1;
         locked.clear();
         Status flushed = co_await member.store->flushed();
@@ -369,8 +449,6 @@ Task<Result<RpcReply>> Replicator::remove_data(RpcRequest request) {
             co_return seen_from_outside(member, flushed.error());
         }
     }
-    pb::RemoveDataReply reply;
-    reply.set_removed(removed);
     co_return RpcReply(encode(reply));
 }
 

@@ -163,7 +163,14 @@ Task<Status> Resync::push(Job job, ChunkId chunk) {
     ChunkKey key;
     key.chain = job.chain;
     key.chunk = chunk;
-    return replicator_.push_chunk(job.from, job.to, key, job.version);
+    Status pushed;
+    for (int attempt = 0; attempt < kPushAttemptsMax; ++attempt) {
+        pushed = co_await replicator_.push_chunk(job.from, job.to, key, job.version);
+        if (pushed.ok() || pushed.error().code == Errc::kStaleMap) {
+            break;
+        }
+    }
+    co_return pushed;
 }
 
 Task<Result<ResyncPage>> Resync::our_page(Job job, std::optional<ChunkId> after) {

@@ -56,6 +56,7 @@ class Resync {
 public:
     static constexpr uint64_t kJobsMax = 3;
     static constexpr size_t kWindow = 4;
+    static constexpr int kPushAttemptsMax = 3;
     static constexpr uint32_t kPageEntries = 512;
     static constexpr Duration kCallTimeout = std::chrono::seconds(10);
     static constexpr Duration kRetryDelay = std::chrono::milliseconds(100);
