@@ -418,7 +418,7 @@ Task<Result<RpcReply>> Replicator::remove_data(RpcRequest request) {
     From from = message.forwarded() ? From::kMember : From::kClient;
     ChainId chain(message.chain());
     uint64_t first = message.from_index();
-    uint64_t removed = 0;
+    pb::RemoveDataReply reply;
     for (bool more = true; more;) {
         Member member;
         KDFS_CO_TRY_ASSIGN(

@@ -32,8 +32,7 @@ public:
 
     Task<Status> start() {
         map_.set_cluster_id("test");
-        map_.set_node_lease_ms(
-            static_cast<uint32_t>(std::chrono::milliseconds(kTestLease).count()));
+        map_.set_node_lease_ms(static_cast<uint32_t>(kTestLease / std::chrono::milliseconds(1)));
         Status listening = co_await rpc_.listen("manager:1");
         scope_.spawn(tick());
         co_return listening;

@@ -119,7 +119,7 @@ Task<void> expect_stored(ChunkStore& store, ChunkKey key, std::string expected) 
 }
 
 TEST(ReplicationTest, DamagedReplicaIsReadAroundAndRepaired) {
-    ClusterWorld world(4, 3, 1);
+    ClusterWorld world(4, 3, 2);
     world.boot();
     Contents contents;
     ChunkKey key = chunk_on(1, 1, 0);
@@ -265,7 +265,7 @@ void chaos(uint64_t seed) {
 }
 
 TEST(ReplicationTest, KilledMembersAndBadNetworkLoseNothing) {
-    for (uint64_t seed = 1; seed <= 20 && !HasFatalFailure() && !HasFailure(); ++seed) {
+    for (uint64_t seed = 1; seed <= 6 && !HasFatalFailure() && !HasFailure(); ++seed) {
         chaos(seed);
     }
 }
