@@ -72,7 +72,7 @@ std::string mount_options(const FuseMountOptions& options) {
 }  // namespace
 
 FuseBridge::FuseBridge(Reactor& reactor, LogSink& log)
-    : reactor_(reactor), log_(log), scope_(reactor) {}
+    : reactor_(reactor), log_(log), scope_(std::make_unique<TaskScope>(reactor)) {}
 
 FuseBridge::~FuseBridge() {
     watch_.reset();
@@ -223,7 +223,7 @@ void FuseBridge::raise_kernel_read_ahead() {
 Task<void> FuseBridge::quiesce(TimePoint until) {
     watch_.reset();
     constexpr Duration kLook = std::chrono::milliseconds(10);
-    while (scope_.running() > 0 && reactor_.now() < until) {
+    while (scope_->running() > 0 && reactor_.now() < until) {
         co_await sleep_for(reactor_, kLook);
     }
 }

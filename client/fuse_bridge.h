@@ -51,6 +51,8 @@ public:
     // Reads no more requests, waits for those under way up to `until`.
     Task<void> quiesce(TimePoint until);
     void unmount();
+    // Forgets requests that will not end any more. Before the client goes.
+    void drop_requests() { scope_.reset(); }
     // "3.18.3".
     static std::string library_version();
 
@@ -149,7 +151,7 @@ private:
     uint64_t next_directory_ = 1;
     Event ended_;
     std::unique_ptr<FdWatch> watch_;
-    TaskScope scope_;
+    std::unique_ptr<TaskScope> scope_;
 };
 
 }  // namespace kdfs::client

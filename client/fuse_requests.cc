@@ -25,7 +25,7 @@ void FuseBridge::lookup(fuse_req_t req, InodeId parent, const char* name) {
     std::string key(name);
     const pb::Attr* attr = nullptr;
     if (!client_->cached_lookup(parent, key, attr)) {
-        scope_.spawn_now(do_lookup(req, parent, std::move(key)));
+        scope_->spawn_now(do_lookup(req, parent, std::move(key)));
     } else if (attr == nullptr) {
         answer_absent(req, parent, key);
     } else {
@@ -49,7 +49,7 @@ void FuseBridge::getattr(fuse_req_t req, InodeId ino) {
     if (attr != nullptr) {
         answer_attr(req, *attr);
     } else {
-        scope_.spawn_now(do_getattr(req, ino));
+        scope_->spawn_now(do_getattr(req, ino));
     }
 }
 
@@ -63,7 +63,7 @@ Task<void> FuseBridge::do_getattr(fuse_req_t req, InodeId ino) {
 }
 
 void FuseBridge::setattr(fuse_req_t req, pb::SetAttr op) {
-    scope_.spawn_now(do_setattr(req, std::move(op)));
+    scope_->spawn_now(do_setattr(req, std::move(op)));
 }
 
 Task<void> FuseBridge::do_setattr(fuse_req_t req, pb::SetAttr op) {
@@ -80,7 +80,7 @@ void FuseBridge::readlink(fuse_req_t req, InodeId ino) {
     if (attr != nullptr) {
         fuse_reply_readlink(req, attr->symlink().c_str());
     } else {
-        scope_.spawn_now(do_readlink(req, ino));
+        scope_->spawn_now(do_readlink(req, ino));
     }
 }
 
@@ -94,7 +94,7 @@ Task<void> FuseBridge::do_readlink(fuse_req_t req, InodeId ino) {
 }
 
 void FuseBridge::make(fuse_req_t req, pb::Create op) {
-    scope_.spawn_now(do_make(req, std::move(op)));
+    scope_->spawn_now(do_make(req, std::move(op)));
 }
 
 Task<void> FuseBridge::do_make(fuse_req_t req, pb::Create op) {
@@ -109,7 +109,7 @@ Task<void> FuseBridge::do_make(fuse_req_t req, pb::Create op) {
 }
 
 void FuseBridge::create(fuse_req_t req, pb::Create op, fuse_file_info info) {
-    scope_.spawn_now(do_create(req, std::move(op), info));
+    scope_->spawn_now(do_create(req, std::move(op), info));
 }
 
 Task<void> FuseBridge::do_create(fuse_req_t req, pb::Create op, fuse_file_info info) {
@@ -130,7 +130,7 @@ Task<void> FuseBridge::do_create(fuse_req_t req, pb::Create op, fuse_file_info i
 }
 
 void FuseBridge::remove(fuse_req_t req, InodeId parent, const char* name, bool directory) {
-    scope_.spawn_now(do_remove(req, parent, std::string(name), directory));
+    scope_->spawn_now(do_remove(req, parent, std::string(name), directory));
 }
 
 Task<void> FuseBridge::do_remove(fuse_req_t req, InodeId parent, std::string name, bool directory) {
@@ -144,7 +144,7 @@ Task<void> FuseBridge::do_remove(fuse_req_t req, InodeId parent, std::string nam
 }
 
 void FuseBridge::rename(fuse_req_t req, pb::Rename op) {
-    scope_.spawn_now(do_rename(req, std::move(op)));
+    scope_->spawn_now(do_rename(req, std::move(op)));
 }
 
 Task<void> FuseBridge::do_rename(fuse_req_t req, pb::Rename op) {
@@ -153,7 +153,7 @@ Task<void> FuseBridge::do_rename(fuse_req_t req, pb::Rename op) {
 }
 
 void FuseBridge::link(fuse_req_t req, InodeId ino, InodeId parent, const char* name) {
-    scope_.spawn_now(do_link(req, ino, parent, std::string(name)));
+    scope_->spawn_now(do_link(req, ino, parent, std::string(name)));
 }
 
 Task<void> FuseBridge::do_link(fuse_req_t req, InodeId ino, InodeId parent, std::string name) {
@@ -166,7 +166,7 @@ Task<void> FuseBridge::do_link(fuse_req_t req, InodeId ino, InodeId parent, std:
 }
 
 void FuseBridge::open(fuse_req_t req, InodeId ino, fuse_file_info info) {
-    scope_.spawn_now(do_open(req, ino, info));
+    scope_->spawn_now(do_open(req, ino, info));
 }
 
 Task<void> FuseBridge::do_open(fuse_req_t req, InodeId ino, fuse_file_info info) {
@@ -188,7 +188,7 @@ Task<void> FuseBridge::do_open(fuse_req_t req, InodeId ino, fuse_file_info info)
 }
 
 void FuseBridge::read(fuse_req_t req, OpenId id, uint64_t offset, uint64_t length) {
-    scope_.spawn_now(do_read(req, id, offset, length));
+    scope_->spawn_now(do_read(req, id, offset, length));
 }
 
 Task<void> FuseBridge::do_read(fuse_req_t req, OpenId id, uint64_t offset, uint64_t length) {
@@ -222,7 +222,7 @@ void FuseBridge::write(fuse_req_t req,
 #ifdef FUSE_CAP_HANDLE_KILLPRIV_V2
     op.kill_suid = info->kill_suidgid != 0;
 #endif
-    scope_.spawn_now(do_write(req, std::move(op)));
+    scope_->spawn_now(do_write(req, std::move(op)));
 }
 
 Task<void> FuseBridge::do_write(fuse_req_t req, WriteOp op) {
@@ -242,7 +242,7 @@ void FuseBridge::release(fuse_req_t req, OpenId id) {
 }
 
 void FuseBridge::fsync(fuse_req_t req, OpenId id, bool data_only) {
-    scope_.spawn_now(do_fsync(req, id, data_only));
+    scope_->spawn_now(do_fsync(req, id, data_only));
 }
 
 Task<void> FuseBridge::do_fsync(fuse_req_t req, OpenId id, bool data_only) {
@@ -265,7 +265,7 @@ void FuseBridge::releasedir(fuse_req_t req, uint64_t id) {
 }
 
 void FuseBridge::readdir(fuse_req_t req, uint64_t id, uint64_t offset, size_t size, bool plus) {
-    scope_.spawn_now(do_readdir(req, id, offset, size, plus));
+    scope_->spawn_now(do_readdir(req, id, offset, size, plus));
 }
 
 Task<void> FuseBridge::do_readdir(fuse_req_t req,
@@ -355,14 +355,14 @@ bool FuseBridge::add_entry(fuse_req_t req,
     return true;
 }
 
-void FuseBridge::fsyncdir(fuse_req_t req) { scope_.spawn_now(do_fsyncdir(req)); }
+void FuseBridge::fsyncdir(fuse_req_t req) { scope_->spawn_now(do_fsyncdir(req)); }
 
 Task<void> FuseBridge::do_fsyncdir(fuse_req_t req) {
     Status status = co_await client_->fsync_directory();
     answer(req, status);
 }
 
-void FuseBridge::statfs(fuse_req_t req) { scope_.spawn_now(do_statfs(req)); }
+void FuseBridge::statfs(fuse_req_t req) { scope_->spawn_now(do_statfs(req)); }
 
 Task<void> FuseBridge::do_statfs(fuse_req_t req) {
     auto stat = co_await client_->statfs();
@@ -375,7 +375,7 @@ Task<void> FuseBridge::do_statfs(fuse_req_t req) {
 }
 
 void FuseBridge::setxattr(fuse_req_t req, pb::SetXattr op) {
-    scope_.spawn_now(do_setxattr(req, std::move(op)));
+    scope_->spawn_now(do_setxattr(req, std::move(op)));
 }
 
 Task<void> FuseBridge::do_setxattr(fuse_req_t req, pb::SetXattr op) {
@@ -384,7 +384,7 @@ Task<void> FuseBridge::do_setxattr(fuse_req_t req, pb::SetXattr op) {
 }
 
 void FuseBridge::getxattr(fuse_req_t req, InodeId ino, const char* name, size_t size) {
-    scope_.spawn_now(do_getxattr(req, ino, std::string(name), size));
+    scope_->spawn_now(do_getxattr(req, ino, std::string(name), size));
 }
 
 Task<void> FuseBridge::do_getxattr(fuse_req_t req, InodeId ino, std::string name, size_t size) {
@@ -397,7 +397,7 @@ Task<void> FuseBridge::do_getxattr(fuse_req_t req, InodeId ino, std::string name
 }
 
 void FuseBridge::listxattr(fuse_req_t req, InodeId ino, size_t size) {
-    scope_.spawn_now(do_listxattr(req, ino, size));
+    scope_->spawn_now(do_listxattr(req, ino, size));
 }
 
 Task<void> FuseBridge::do_listxattr(fuse_req_t req, InodeId ino, size_t size) {
@@ -415,7 +415,7 @@ Task<void> FuseBridge::do_listxattr(fuse_req_t req, InodeId ino, size_t size) {
 }
 
 void FuseBridge::removexattr(fuse_req_t req, InodeId ino, const char* name) {
-    scope_.spawn_now(do_removexattr(req, ino, std::string(name)));
+    scope_->spawn_now(do_removexattr(req, ino, std::string(name)));
 }
 
 Task<void> FuseBridge::do_removexattr(fuse_req_t req, InodeId ino, std::string name) {

@@ -80,6 +80,11 @@ Result<std::string> check_mount_point(const std::string& path) {
 class Mount {
 public:
     explicit Mount(MountOptions options) : options_(std::move(options)) {}
+    ~Mount() {
+        if (bridge_) {
+            bridge_->drop_requests();
+        }
+    }
 
     Status prepare();
     Status run();

@@ -256,6 +256,7 @@ Task<Status> Session::open_on(std::shared_ptr<RpcConnection> connection) {
     }
     open_connection_ = connection->id();
     alive(sent_at);
+    scope_.spawn(reconnect_after(std::move(connection)));
     co_return Status();
 }
 
@@ -327,6 +328,20 @@ Task<bool> Session::wait_usable(TimePoint until) {
         }
     }
     co_return usable();
+}
+
+// Comes back at once after a loss: a restarted server waits for its clients, and others for what
+// this one holds.
+Task<void> Session::reconnect_after(std::shared_ptr<RpcConnection> connection) {
+    co_await connection->closed().wait();
+    uint64_t id = connection->id();
+    connection.reset();
+    while (state_ != State::kStopped && open_connection_ == id) {
+        auto again = co_await ensure_open();
+        if (!again.ok()) {
+            co_await stopping_.wait_until(env_.now() + kRetryDelayMin * 5);
+        }
+    }
 }
 
 void Session::check_expiry() {

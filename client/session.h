@@ -90,6 +90,7 @@ private:
                                         TimePoint deadline);
     Task<void> renew_loop();
     Task<void> renew();
+    Task<void> reconnect_after(std::shared_ptr<RpcConnection> connection);
     Task<void> query_map();
     Task<Result<RpcReply>> handle(RpcRequest request);
     void adopt_map(const pb::ClusterMap& map);
