@@ -122,6 +122,11 @@ void Reactor::run() {
     }
 }
 
+void Reactor::run_posted() {
+    run_ready();
+    run_flushes();
+}
+
 void Reactor::turn() {
     // Bounded by those that are set now, so that one that sets itself anew does not hold the loop.
     for (size_t left = timers_.live(); left > 0 && !stopping_; --left) {
