@@ -18,7 +18,7 @@ const OptionSpec* find_option(const CommandSpec& spec, const std::string& name) 
 }
 
 Error usage_error(const CommandSpec& spec, const std::string& what) {
-    return Error(Errc::kInvalidArgument, what + "; see kdfs " + spec.name + " --help");
+    return Error(Errc::kInvalidArgument, what + "; see " + spec.title() + " --help");
 }
 
 Error unknown_option(const CommandSpec& spec, const std::string& name) {
@@ -28,7 +28,7 @@ Error unknown_option(const CommandSpec& spec, const std::string& name) {
     }
     std::string near = nearest(name, names);
     std::string hint = near.empty() ? "" : ", did you mean --" + near + "?";
-    return usage_error(spec, "kdfs " + spec.name + " has no option --" + name + hint);
+    return usage_error(spec, spec.title() + " has no option --" + name + hint);
 }
 
 size_t edit_distance(const std::string& a, const std::string& b) {
@@ -60,7 +60,7 @@ bool split_value(std::string& name, std::string& value) {
 }
 
 std::string usage_line(const CommandSpec& spec) {
-    std::string line = "usage: kdfs " + spec.name;
+    std::string line = "usage: " + spec.title();
     if (!spec.options.empty()) {
         line += " [options]";
     }
@@ -92,7 +92,7 @@ Result<Arguments> Arguments::parse(const CommandSpec& spec, std::span<const std:
             continue;
         }
         if (word[1] != '-') {
-            return usage_error(spec, "kdfs " + spec.name + " has no option " + word);
+            return usage_error(spec, spec.title() + " has no option " + word);
         }
         std::string name = word.substr(2);
         std::string value;
@@ -115,12 +115,12 @@ Result<Arguments> Arguments::parse(const CommandSpec& spec, std::span<const std:
         }
     }
     if (out.operands_.size() < spec.operands_min) {
-        return usage_error(spec, "kdfs " + spec.name + " lacks " + spec.operands);
+        return usage_error(spec, spec.title() + " lacks " + spec.operands);
     }
     if (out.operands_.size() > spec.operands_max) {
         return usage_error(
             spec,
-            "'" + out.operands_[spec.operands_max] + "' is more than kdfs " + spec.name + " takes");
+            "'" + out.operands_[spec.operands_max] + "' is more than " + spec.title() + " takes");
     }
     return out;
 }

@@ -22,6 +22,8 @@ struct OptionSpec {
 // What a subcommand takes and says of itself. Help, man page and parser are made from it, so they
 // cannot disagree.
 struct CommandSpec {
+    std::string program = "kdfs";
+    // Of the subcommand; empty for a program that has none.
     std::string name;
     std::string summary;
     // The words after the options, such as "FILE" or "get|set PATH"; for the usage line only.
@@ -31,6 +33,9 @@ struct CommandSpec {
     std::string details;
     std::vector<OptionSpec> options;
     std::vector<std::string> examples;
+
+    // What a user types to run it: "kdfs up".
+    std::string title() const { return name.empty() ? program : program + " " + name; }
 };
 
 // The command line of one subcommand, checked against its spec: unknown options, values that are

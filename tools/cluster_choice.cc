@@ -13,13 +13,10 @@ namespace {
 Result<ClusterChoice> by_state(const std::string& dir) {
     std::string path = absolute_path(dir);
     KDFS_TRY_ASSIGN(StateDir state, StateDir::open(path));
-    Result<std::string> address = state.address("mds");
-    if (!address.ok()) {
-        return Error(Errc::kNotFound,
-                     "the cluster in " + path + " was never started; run: kdfs up --dir " + path);
-    }
     ClusterChoice choice;
-    choice.mds_address = *address;
+    // A daemon that was stopped takes its address away.
+    Result<std::string> address = state.address("mds");
+    choice.mds_address = address.ok() ? *address : "";
     choice.key_file = state.key_file();
     choice.state_dir = path;
     choice.mount = state.settings().mount;

@@ -9,6 +9,7 @@ namespace kdfs::tools {
 
 // Which cluster a command speaks to, and how to reach it.
 struct ClusterChoice {
+    // Empty if the cluster is known not to run.
     std::string mds_address;
     std::string key_file;
     // If it runs on this machine under `kdfs up`; else empty.

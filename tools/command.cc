@@ -121,7 +121,14 @@ int show_help(const std::vector<std::string>& words, Console& console) {
 
 int Console::fail(const Error& error) {
     err << "kdfs: " << (error.detail.empty() ? error.to_string() : error.detail) << "\n";
-    return error.code == Errc::kInvalidArgument ? kExitUsage : kExitFailed;
+    switch (error.code) {
+        case Errc::kInvalidArgument:
+            return kExitUsage;
+        case Errc::kUnreachable:
+            return kExitUnreachable;
+        default:
+            return kExitFailed;
+    }
 }
 
 std::vector<Command> all_commands() {

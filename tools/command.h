@@ -23,7 +23,7 @@ struct Console {
     std::ostream& err;
     bool err_is_terminal = false;
 
-    // "kdfs: " and the sentence, on `err`. Gives kExitFailed, or kExitUsage for kInvalidArgument.
+    // "kdfs: " and the sentence, on `err`. Gives the exit code that fits.
     int fail(const Error& error);
 };
 

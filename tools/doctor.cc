@@ -10,7 +10,6 @@
 #include <linux/io_uring.h>
 #include <nlohmann/json.hpp>
 #include <sys/resource.h>
-#include <sys/statvfs.h>
 #include <sys/syscall.h>
 #include <sys/timex.h>
 #include <unistd.h>
@@ -308,15 +307,9 @@ Finding check_uring(const DoctorPaths& paths) {
 }
 
 Finding check_space(const DoctorPaths& paths) {
-    std::string path = absolute_path(paths.space);
-    struct statvfs space {};
-    // The directory may not be there yet; then the nearest one above it counts.
-    while (statvfs(path.c_str(), &space) != 0 && path != "/") {
-        path = path.substr(0, path.rfind('/'));
-        path = path.empty() ? "/" : path;
-    }
-    uint64_t free_bytes = space.f_bavail * space.f_frsize;
-    std::string what = human_bytes(free_bytes) + " free at " + path;
+    FreeSpace space = free_space(paths.space);
+    uint64_t free_bytes = space.free_bytes;
+    std::string what = human_bytes(free_bytes) + " free at " + space.at;
     if (free_bytes < kSpaceMin) {
         return {"space",
                 Grade::kFail,

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -180,6 +181,18 @@ std::string absolute_path(const std::string& path) {
         out += "/" + part;
     }
     return out.empty() ? "/" : out;
+}
+
+FreeSpace free_space(const std::string& path) {
+    FreeSpace out;
+    out.at = absolute_path(path);
+    struct statvfs space {};
+    while (statvfs(out.at.c_str(), &space) != 0 && out.at != "/") {
+        out.at = out.at.substr(0, out.at.rfind('/'));
+        out.at = out.at.empty() ? "/" : out.at;
+    }
+    out.free_bytes = space.f_bavail * space.f_frsize;
+    return out;
 }
 
 bool path_within(const std::string& path, const std::string& folder) {

@@ -26,6 +26,13 @@ Result<std::string> read_link(const std::string& path);
 // Absolute, with "." and ".." and double slashes resolved by text alone, so that it also works for
 // a path that does not exist, or whose file system does not answer.
 std::string absolute_path(const std::string& path);
+struct FreeSpace {
+    // The existing folder that was looked at: `path` or the nearest above it.
+    std::string at;
+    uint64_t free_bytes = 0;
+};
+// What may be written on the disk of `path`, which need not exist yet.
+FreeSpace free_space(const std::string& path);
 // True if `path` is `folder` or below it; both absolute.
 bool path_within(const std::string& path, const std::string& folder);
 

@@ -157,7 +157,9 @@ Status LocalCluster::start_daemons(Clock::time_point deadline) {
                                               "--listen",
                                               listen,
                                               "--cluster-key",
-                                              key};
+                                              key,
+                                              "--capacity",
+                                              std::to_string(settings.capacity_bytes)};
         for (uint64_t i = 0; i < settings.targets_per_node; ++i) {
             uint64_t target = (node - 1) * settings.targets_per_node + i + 1;
             arguments.insert(arguments.end(),
@@ -173,16 +175,9 @@ Status LocalCluster::start_daemons(Clock::time_point deadline) {
         stop_group({"mount"}, kStopPatience);
     }
     if (!running("mount")) {
-        KDFS_TRY(start_one("mount",
-                           {"--mds",
-                            mds,
-                            "--cluster-key",
-                            key,
-                            "--mount",
-                            settings.mount,
-                            "--node-name",
-                            "storage-1",
-                            "--foreground"}));
+        KDFS_TRY(start_one(
+            "mount",
+            {"--mds", mds, "--cluster-key", key, "--mount", settings.mount, "--foreground"}));
     }
     return {};
 }
@@ -272,6 +267,7 @@ Status LocalCluster::wait_for_chains(Clock::time_point deadline) {
     context.mds_address = mds;
     context.state_dir = state_.path();
     context.nodes_expected = state_.settings().nodes;
+    context.replicas = state_.settings().replicas;
     Clock::time_point sync_deadline = std::min(deadline, Clock::now() + kSyncPatience);
     for (;;) {
         for (const std::string& daemon : daemon_names()) {
@@ -288,7 +284,7 @@ Status LocalCluster::wait_for_chains(Clock::time_point deadline) {
         }
         if (reply.ok()) {
             StatusView view = judge_status(*reply, context);
-            bool usable = view.chains.total != 0 && view.chains.down == 0;
+            bool usable = view.chains.total != 0 && view.chains.down + view.chains.thin_down == 0;
             bool complete = usable && view.chains.full == view.chains.total;
             if (usable && !complete && now >= sync_deadline) {
                 notices_.push_back(

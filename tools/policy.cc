@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <sys/xattr.h>
 
+#include <algorithm>
 #include <cerrno>
 
 namespace kdfs::tools {
@@ -172,21 +173,39 @@ Status set_policy(const Arguments& arguments, const std::string& path) {
 struct Row {
     std::string name;
     std::string value;
-    bool own = false;
+    // Why it is so; empty: it is the directory's own.
+    std::string source;
 };
 
-std::vector<Row> policy_rows(const pb::Policy& all, const pb::Policy& own) {
-    return {{"chunk-size", std::to_string(all.chunk_bytes()), own.chunk_bytes() != 0},
-            {"width", std::to_string(all.width()), own.width() != 0},
-            {"replicas", std::to_string(all.replicas()), own.replicas() != 0},
-            {"placement", placement_name(all.placement()), own.has_placement()}};
+// A value that no directory up to the root sets is the default.
+Row number_row(const std::string& name, uint64_t value, uint64_t own, uint64_t otherwise) {
+    if (own != 0) {
+        return {name, std::to_string(own), ""};
+    }
+    if (value != 0) {
+        return {name, std::to_string(value), "inherited"};
+    }
+    return {name, std::to_string(otherwise), "default"};
+}
+
+std::vector<Row> policy_rows(const pb::MetaReply& reply, const ClusterMap& map) {
+    const pb::Policy& all = reply.policy();
+    const pb::Policy& own = reply.own_policy();
+    auto nodes = static_cast<uint64_t>(map.proto().nodes_size());
+    std::string placement_source = own.has_placement()   ? ""
+                                   : all.has_placement() ? "inherited"
+                                                         : "default";
+    return {number_row("chunk-size", all.chunk_bytes(), own.chunk_bytes(), kChunkBytesDefault),
+            number_row("width", all.width(), own.width(), kWidthDefault),
+            number_row("replicas", all.replicas(), own.replicas(), std::min<uint64_t>(2, nodes)),
+            {"placement", placement_name(all.placement()), placement_source}};
 }
 
 std::vector<Row> layout_rows(const pb::Layout& layout) {
-    return {{"chunk-size", std::to_string(layout.chunk_bytes()), true},
-            {"width", std::to_string(layout.width()), true},
-            {"replicas", std::to_string(layout.replicas()), true},
-            {"placement", placement_name(layout.placement()), true}};
+    return {{"chunk-size", std::to_string(layout.chunk_bytes()), ""},
+            {"width", std::to_string(layout.width()), ""},
+            {"replicas", std::to_string(layout.replicas()), ""},
+            {"placement", placement_name(layout.placement()), ""}};
 }
 
 void print_rows(const std::vector<Row>& rows,
@@ -200,7 +219,7 @@ void print_rows(const std::vector<Row>& rows,
             nlohmann::json& one = out[row.name == "chunk-size" ? "chunk_size" : row.name];
             one["value"] = row.name == "placement" ? nlohmann::json(row.value)
                                                    : nlohmann::json(std::stoull(row.value));
-            one["own"] = row.own;
+            one["source"] = row.source.empty() ? "own" : row.source;
         }
         console.out << out.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) << "\n";
         return;
@@ -208,7 +227,8 @@ void print_rows(const std::vector<Row>& rows,
     for (const Row& row : rows) {
         std::string head = row.name + ":";
         head.resize(13, ' ');
-        console.out << head << row.value << (row.own ? "" : "  (inherited)") << "\n";
+        console.out << head << row.value << (row.source.empty() ? "" : "  (" + row.source + ")")
+                    << "\n";
     }
 }
 
@@ -225,7 +245,7 @@ Status get_policy(const Arguments& arguments, const std::string& path, Console& 
     if (S_ISDIR(view.info.st_mode)) {
         request.mutable_get_policy()->set_ino(view.info.st_ino);
         KDFS_TRY_ASSIGN(pb::MetaReply reply, view.session->run(request));
-        rows = policy_rows(reply.policy(), reply.own_policy());
+        rows = policy_rows(reply, view.session->map());
     } else {
         request.mutable_getattr()->set_ino(view.info.st_ino);
         KDFS_TRY_ASSIGN(pb::MetaReply reply, view.session->run(request));

@@ -1,11 +1,11 @@
 #include "tools/state_dir.h"
 
+#include "kdfs/rt/cluster_key.h"
 #include "tools/files.h"
 
 #include <fcntl.h>
 #include <nlohmann/json.hpp>
 #include <sys/file.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -20,7 +20,6 @@ namespace {
 using nlohmann::json;
 
 constexpr uint64_t kFormat = 1;
-constexpr size_t kKeyBytes = 32;
 constexpr size_t kSettingsBytesMax = 64 * 1024;
 
 std::string settings_file(const std::string& path) { return path + "/kdfs.json"; }
@@ -33,6 +32,7 @@ std::string to_text(const ClusterSettings& settings) {
     out["replicas"] = settings.replicas;
     out["targets_per_node"] = settings.targets_per_node;
     out["port_base"] = settings.port_base;
+    out["capacity_bytes"] = settings.capacity_bytes;
     out["mount"] = settings.mount;
     return out.dump(4, ' ', false, json::error_handler_t::replace) + "\n";
 }
@@ -84,6 +84,7 @@ Result<ClusterSettings> from_text(const std::string& path, const std::string& te
                          out.targets_per_node,
                          ClusterSettings::kTargetsPerNodeMax) &&
               read_count(in, "port_base", out.port_base, UINT16_MAX) &&
+              read_count(in, "capacity_bytes", out.capacity_bytes, UINT64_MAX) &&
               read_text(in, "mount", out.mount) && read_text(in, "cluster_id", out.cluster_id);
     if (!ok || out.nodes == 0 || out.replicas == 0 || out.targets_per_node == 0) {
         return damaged(path, "a setting is missing or out of range");
@@ -130,7 +131,7 @@ Result<StateDir> StateDir::create(const std::string& path, const ClusterSettings
     for (const char* folder : {"/log", "/run"}) {
         KDFS_TRY(make_directory(path + folder, 0700));
     }
-    KDFS_TRY(make_cluster_key(state.key_file()));
+    KDFS_TRY(create_cluster_key(state.key_file()));
     // Last, because it is what makes the directory ours.
     KDFS_TRY(state.save(settings));
     return state;
@@ -200,35 +201,6 @@ Result<std::string> state_path(const Arguments& arguments, const std::string& co
                          command + " --help");
     }
     return absolute_path(path);
-}
-
-Status make_cluster_key(const std::string& path) {
-    if (access(path.c_str(), F_OK) == 0) {
-        return Error(Errc::kExists, path + " exists; a key is never overwritten");
-    }
-    std::string key(kKeyBytes, '\0');
-    if (getrandom(key.data(), key.size(), 0) != static_cast<ssize_t>(key.size())) {
-        return errno_error(errno, "get random bytes for " + path);
-    }
-    return write_file(path, key, 0600);
-}
-
-Result<std::string> read_cluster_key(const std::string& path) {
-    struct stat info {};
-    if (stat(path.c_str(), &info) != 0) {
-        return errno_error(errno, "cluster key " + path);
-    }
-    if ((info.st_mode & 077) != 0) {
-        return Error(Errc::kAccess,
-                     "cluster key " + path + " is readable by others; run: chmod 600 " + path);
-    }
-    KDFS_TRY_ASSIGN(std::string key, read_file(path, 4096));
-    if (key.size() != kKeyBytes) {
-        return Error(Errc::kMalformed,
-                     "cluster key " + path + " has " + std::to_string(key.size()) +
-                         " bytes, not 32; copy it again from the cluster's state directory");
-    }
-    return key;
 }
 
 }  // namespace kdfs::tools

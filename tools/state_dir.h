@@ -18,6 +18,8 @@ struct ClusterSettings {
     uint64_t targets_per_node = 1;
     // The metadata server's port, storage daemons follow; 0: the system chooses.
     uint64_t port_base = 0;
+    // Of each target; 0: no bound but the disk.
+    uint64_t capacity_bytes = 0;
     std::string mount;
     // Known after the first start.
     std::string cluster_id;
@@ -25,7 +27,7 @@ struct ClusterSettings {
 
 // The directory of a cluster that `kdfs up` runs on this machine:
 //   kdfs.json     the settings; its presence makes the directory ours
-//   cluster.key   32 random bytes, mode 0600
+//   cluster.key   the secret of the cluster, mode 0600
 //   lock          held while `up` or `down` works
 //   mds/ storage-1/ ...   what the daemons keep; each writes its address to the file `address`
 //   log/ run/     one log and one pid file per daemon
@@ -80,10 +82,5 @@ private:
 // The state directory that `kdfs COMMAND` is to work on, absolute: --dir, else $KDFS_DIR.
 // kInvalidArgument if there is neither.
 Result<std::string> state_path(const Arguments& arguments, const std::string& command);
-
-// 32 bytes from the system's generator into a new file of mode 0600. kExists if there is one.
-Status make_cluster_key(const std::string& path);
-// The key's bytes. kAccess if others may read the file, kMalformed if it has not 32 bytes.
-Result<std::string> read_cluster_key(const std::string& path);
 
 }  // namespace kdfs::tools

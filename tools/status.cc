@@ -48,6 +48,7 @@ StatusContext context_of(const ClusterChoice& choice) {
     Result<StateDir> state = StateDir::open(choice.state_dir);
     if (state.ok()) {
         context.nodes_expected = state->settings().nodes;
+        context.replicas = state->settings().replicas;
         context.nodes_not_running = LocalCluster(*state).not_running();
     }
     return context;
@@ -70,7 +71,7 @@ Answer ask_status(ClusterLink& link, const ClusterChoice& choice) {
         answer.reply = std::move(*reply);
         answer.view = judge_status(answer.reply, answer.context);
     } else {
-        answer.view = unreachable_status(reply.error().to_string(), answer.context);
+        answer.view = unreachable_status(reply.error().detail, answer.context);
     }
     return answer;
 }

@@ -39,6 +39,15 @@ uint64_t node_of_target(const pb::ClusterMap& map, uint64_t target) {
     return 0;
 }
 
+// How many copies a chunk has where no policy says otherwise: as the cluster was made, else two
+// where there are that many nodes.
+uint64_t usual_replicas(const pb::ClusterMap& map, const StatusContext& context) {
+    if (context.replicas != 0) {
+        return context.replicas;
+    }
+    return std::min<uint64_t>(2, std::max<uint64_t>(1, static_cast<uint64_t>(map.nodes_size())));
+}
+
 void count_chain(const pb::Chain& chain, ChainCounts& counts) {
     uint64_t serving = 0;
     bool syncing = false;
@@ -47,18 +56,30 @@ void count_chain(const pb::Chain& chain, ChainCounts& counts) {
         syncing = syncing || member.state() == pb::MEMBER_SYNCING;
     }
     ++counts.total;
-    if (counts.total == 1 || serving < counts.copies_min) {
-        counts.copies_min = serving;
-        counts.copies_meant = chain.replicas();
+    if (chain.replicas() == counts.copies_meant) {
+        counts.copies_min = std::min(counts.copies_min, serving);
     }
     if (serving >= chain.replicas()) {
         ++counts.full;
+    } else if (serving == 0 && chain.replicas() < counts.copies_meant) {
+        ++counts.thin_down;
     } else if (serving == 0) {
         ++counts.down;
     } else if (syncing) {
         ++counts.syncing;
     } else {
         ++counts.reduced;
+    }
+}
+
+void count_chains(const pb::ClusterMap& map, const StatusContext& context, ChainCounts& counts) {
+    counts.copies_meant = usual_replicas(map, context);
+    counts.copies_min = counts.copies_meant;
+    for (const pb::Chain& chain : map.chains()) {
+        count_chain(chain, counts);
+    }
+    if (counts.total == 0) {
+        counts.copies_min = 0;
     }
 }
 
@@ -99,6 +120,15 @@ void judge_chains(const StatusContext& context, StatusView& view) {
             {Health::kCritical,
              counted(chains.down, "chain") + " without a serving member: data is unavailable",
              "every node that holds the newest copy is offline",
+             start_again(context, "kdfs-storage on the offline nodes")});
+    }
+    if (chains.thin_down != 0) {
+        view.problems.push_back(
+            {Health::kDegraded,
+             counted(chains.thin_down, "chain") +
+                 " with fewer copies than usual unavailable: files with such a policy, if any, "
+                 "cannot be read",
+             "the nodes that hold the only copies are offline",
              start_again(context, "kdfs-storage on the offline nodes")});
     }
     if (chains.reduced != 0) {
@@ -148,6 +178,23 @@ std::string padded(std::string text, size_t width) {
     return text;
 }
 
+// The map has them in the order in which they came.
+std::vector<pb::Node> nodes_by_id(const pb::ClusterMap& map) {
+    std::vector<pb::Node> nodes(map.nodes().begin(), map.nodes().end());
+    std::sort(nodes.begin(), nodes.end(), [](const pb::Node& a, const pb::Node& b) {
+        return a.id() < b.id();
+    });
+    return nodes;
+}
+
+std::vector<pb::Target> targets_by_id(const pb::ClusterMap& map) {
+    std::vector<pb::Target> targets(map.targets().begin(), map.targets().end());
+    std::sort(targets.begin(), targets.end(), [](const pb::Target& a, const pb::Target& b) {
+        return a.id() < b.id();
+    });
+    return targets;
+}
+
 void nodes_text(std::string& out, const pb::ClusterMap& map) {
     uint64_t online = 0;
     for (const pb::Node& node : map.nodes()) {
@@ -155,7 +202,7 @@ void nodes_text(std::string& out, const pb::ClusterMap& map) {
     }
     out += "nodes:      " + std::to_string(online) + " of " + std::to_string(map.nodes_size()) +
            " online\n";
-    for (const pb::Node& node : map.nodes()) {
+    for (const pb::Node& node : nodes_by_id(map)) {
         out += "  " + padded(node.name(), 10) + " " + padded(node.address(), 22) + " " +
                (node.online() ? "online" : "OFFLINE") + "\n";
     }
@@ -195,7 +242,7 @@ const pb::TargetReport* report_of(const pb::StatusReply& reply, uint64_t target)
 
 void targets_text(std::string& out, const pb::StatusReply& reply) {
     out += "targets:    " + std::to_string(reply.map().targets_size()) + "\n";
-    for (const pb::Target& target : reply.map().targets()) {
+    for (const pb::Target& target : targets_by_id(reply.map())) {
         MemberCounts counts = members_on(reply.map(), target.id());
         out += "  " + padded("t" + std::to_string(target.id()), 6) + " on " +
                padded(node_name(reply.map(), target.node()), 10) +
@@ -245,7 +292,7 @@ void sessions_text(std::string& out, const pb::StatusReply& reply) {
 
 nlohmann::json nodes_json(const pb::ClusterMap& map) {
     nlohmann::json out = nlohmann::json::array();
-    for (const pb::Node& node : map.nodes()) {
+    for (const pb::Node& node : nodes_by_id(map)) {
         nlohmann::json one;
         one["id"] = node.id();
         one["name"] = node.name();
@@ -258,7 +305,7 @@ nlohmann::json nodes_json(const pb::ClusterMap& map) {
 
 nlohmann::json targets_json(const pb::StatusReply& reply) {
     nlohmann::json out = nlohmann::json::array();
-    for (const pb::Target& target : reply.map().targets()) {
+    for (const pb::Target& target : targets_by_id(reply.map())) {
         MemberCounts counts = members_on(reply.map(), target.id());
         nlohmann::json one;
         one["id"] = target.id();
@@ -331,9 +378,7 @@ std::string_view health_name(Health health) {
 
 StatusView judge_status(const pb::StatusReply& reply, const StatusContext& context) {
     StatusView view;
-    for (const pb::Chain& chain : reply.map().chains()) {
-        count_chain(chain, view.chains);
-    }
+    count_chains(reply.map(), context, view.chains);
     judge_chains(context, view);
     judge_nodes(reply, context, view);
     judge_targets(reply, view);
@@ -405,7 +450,7 @@ nlohmann::json status_json(const StatusView& view,
     chains["complete"] = view.chains.full;
     chains["syncing"] = view.chains.syncing;
     chains["reduced"] = view.chains.reduced;
-    chains["unavailable"] = view.chains.down;
+    chains["unavailable"] = view.chains.down + view.chains.thin_down;
     nlohmann::json& redundancy = out["redundancy"];
     redundancy["copies_min"] = view.chains.copies_min;
     redundancy["copies_meant"] = view.chains.copies_meant;

@@ -28,6 +28,8 @@ struct StatusContext {
     std::string state_dir;
     // How many storage daemons the cluster was made with; 0 if unknown.
     uint64_t nodes_expected = 0;
+    // Copies of each chunk where no policy says otherwise; 0 if unknown.
+    uint64_t replicas = 0;
     // Names of nodes whose process is known not to run.
     std::vector<std::string> nodes_not_running;
 };
@@ -42,7 +44,9 @@ struct ChainCounts {
     uint64_t reduced = 0;
     // Nobody serves: their data is not available.
     uint64_t down = 0;
-    // The fewest serving members of any chain, and how many it is meant to have.
+    // The same for chains with fewer copies than usual, which only files hold whose policy says so.
+    uint64_t thin_down = 0;
+    // The fewest serving members of any chain with the usual copies, and how many are usual.
     uint64_t copies_min = 0;
     uint64_t copies_meant = 0;
 };

@@ -18,6 +18,8 @@ namespace kdfs::tools {
 namespace {
 
 constexpr uint64_t kPortMin = 1024;
+// Left free for the metadata and everything else.
+constexpr uint64_t kSpaceKept = 1 * GiB;
 
 CommandSpec up_spec() {
     CommandSpec spec;
@@ -154,6 +156,21 @@ Status prepare_mount_point(const std::string& path) {
     return {};
 }
 
+Status check_programs() {
+    for (const char* name : {"kdfs-mds", "kdfs-storage", "kdfs-fuse"}) {
+        KDFS_TRY_ASSIGN(std::string program, find_program(name));
+    }
+    return {};
+}
+
+// All targets lie on one disk: each may take its share of what is free now, so that the sum that
+// df shows is true.
+uint64_t share_of_disk(const std::string& path, uint64_t targets) {
+    uint64_t free_bytes = free_space(path).free_bytes;
+    uint64_t usable = free_bytes > 2 * kSpaceKept ? free_bytes - kSpaceKept : free_bytes / 2;
+    return usable / targets;
+}
+
 Result<StateDir> open_or_create(const Arguments& arguments, const std::string& path) {
     Result<StateDir> state = StateDir::open(path);
     if (!state.ok() && state.error().code != Errc::kNotFound) {
@@ -173,7 +190,9 @@ Result<StateDir> open_or_create(const Arguments& arguments, const std::string& p
                          " lie within each other; give separate places");
     }
     if (!state.ok()) {
+        KDFS_TRY(check_programs());
         KDFS_TRY(prepare_mount_point(wanted.mount));
+        wanted.capacity_bytes = share_of_disk(path, wanted.nodes * wanted.targets_per_node);
         return StateDir::create(path, wanted);
     }
     KDFS_TRY(check_same(*state, wanted));

@@ -49,6 +49,7 @@ StatusContext local() {
     context.mds_address = "127.0.0.1:4000";
     context.state_dir = "/s";
     context.nodes_expected = 3;
+    context.replicas = 2;
     return context;
 }
 
@@ -107,6 +108,20 @@ TEST(StatusViewTest, AChainThatNobodyServesIsCritical) {
 
     EXPECT_EQ(view.health, Health::kCritical);
     EXPECT_TRUE(has_problem(view, "without a serving member", "kdfs up --dir /s"));
+}
+
+TEST(StatusViewTest, ALostChainOfFewerCopiesThanUsualIsNotCritical) {
+    pb::StatusReply reply = healthy_cluster();
+    pb::Chain& thin = *reply.mutable_map()->mutable_chains(0);
+    thin.set_replicas(1);
+    thin.mutable_members()->RemoveLast();
+    set_state(reply, 0, 0, pb::MEMBER_LAST_SERVING);
+
+    StatusView view = judge_status(reply, local());
+
+    EXPECT_EQ(view.health, Health::kDegraded);
+    EXPECT_TRUE(has_problem(view, "fewer copies than usual", "kdfs up --dir /s"));
+    EXPECT_EQ(view.chains.copies_min, 2U);
 }
 
 TEST(StatusViewTest, NoChainsIsCritical) {

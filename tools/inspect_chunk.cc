@@ -1,0 +1,53 @@
+#include "storage/chunk_record.h"
+#include "tools/inspect.h"
+
+#include <cstdio>
+
+namespace kdfs::tools {
+
+namespace {
+
+constexpr size_t kBytesShown = 256;
+
+std::string hex(uint64_t value) {
+    char text[24];
+    std::snprintf(text, sizeof text, "%016llx", static_cast<unsigned long long>(value));
+    return text;
+}
+
+void block_lines(const storage::ChunkRecord& record, std::string& text) {
+    for (size_t i = 0; i < record.blocks.size(); ++i) {
+        bool hole = record.blocks[i] == storage::kHole;
+        text += "  block " + std::to_string(i) + " " +
+                (hole ? std::string("hole") : "at " + std::to_string(record.blocks[i])) +
+                " checksum " + hex(record.sums[i]) + "\n";
+    }
+}
+
+std::string record_text(const storage::ChunkRecord& record) {
+    std::string text = "  version " + std::to_string(record.version.value) + ", " +
+                       std::to_string(record.length) + " bytes, change " +
+                       std::to_string(record.seq) + ", digest " + hex(record.digest()) + "\n";
+    for (const storage::RecentWrite& recent : record.recent) {
+        text += "  recent write: session " + std::to_string(recent.session.value) + ", id " +
+                std::to_string(recent.write_id) + ", version " +
+                std::to_string(recent.version.value) + "\n";
+    }
+    block_lines(record, text);
+    return text;
+}
+
+}  // namespace
+
+Result<std::string> chunk_record_text(std::string_view key, std::string_view value) {
+    if (!key.empty() && key[0] == static_cast<char>(storage::KeyKind::kMeta)) {
+        return "target's own record\n  " + bytes_text(value, kBytesShown) + "\n";
+    }
+    KDFS_TRY_ASSIGN(storage::ChunkKey chunk, storage::decode_key(key));
+    KDFS_TRY_ASSIGN(storage::ChunkRecord record, storage::decode_record(value));
+    bool fallback = key[0] == static_cast<char>(storage::KeyKind::kFallback);
+    return to_string(chunk) + (fallback ? ", older record for a crash\n" : "\n") +
+           record_text(record);
+}
+
+}  // namespace kdfs::tools
