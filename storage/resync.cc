@@ -135,7 +135,9 @@ Task<Status> Resync::run_once(Job job) {
         after = plan.next_after;
     } while (after);
     KDFS_CO_TRY(co_await report(job));
-    LogEvent(env_.log(), LogLevel::kInfo, "chain member brought up to date")
+    LogEvent(env_.log(),
+             sent == 0 ? LogLevel::kDebug : LogLevel::kInfo,
+             "chain member brought up to date")
         .with("chain", job.chain)
         .with("target", job.to)
         .with("chunks_sent", sent);
