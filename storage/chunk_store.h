@@ -13,6 +13,7 @@
 #include "storage/record_cache.h"
 #include "storage/slab_set.h"
 
+#include <bitset>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -185,7 +186,11 @@ private:
     friend class StagedWrite;
     // A chunk changed since the last sync took its record.
     struct Dirty {
-        std::vector<Extent> held;   // blocks of the record to fall back to
+        // Of the record to fall back to: the blocks that the newer one has no more, how many it
+        // has in all, and at which places newer ones stand.
+        std::vector<Extent> held;
+        uint64_t fallback_blocks = 0;
+        std::bitset<kPieceBytesMax / kBlockBytes> replaced;
         uint64_t fallback_seq = 0;  // of its key in kv; 0: it has none
     };
     using DirtyMap = std::map<ChunkKey, Dirty>;

@@ -311,6 +311,37 @@ Status ChunkStore::commit(StagedWrite staged) {
     return apply_record(staged.key_, staged.base_, std::move(staged.next_));
 }
 
+namespace {
+
+// Collects blocks into runs.
+class Runs {
+public:
+    explicit Runs(uint64_t blocks_per_slab) : blocks_per_slab_(blocks_per_slab) {}
+    void add(BlockNumber block) {
+        if (block == kHole) {
+            return;
+        }
+        if (!runs_.empty() && runs_.back().first + runs_.back().count == block &&
+            block % blocks_per_slab_ != 0) {
+            runs_.back().count += 1;
+        } else {
+            runs_.push_back(Extent{block, 1});
+        }
+    }
+    const std::vector<Extent>& runs() const { return runs_; }
+
+private:
+    uint64_t blocks_per_slab_;
+    std::vector<Extent> runs_;
+};
+
+bool same_at(const ChunkRecord* a, const ChunkRecord* b, size_t index) {
+    return a != nullptr && b != nullptr && index < a->blocks.size() && index < b->blocks.size() &&
+           a->blocks[index] == b->blocks[index];
+}
+
+}  // namespace
+
 Result<RecordPtr> ChunkStore::clone(const RecordPtr& from, ChunkKey to, RecordPtr base) {
     if (failure_) {
         return *failure_;
@@ -319,7 +350,14 @@ Result<RecordPtr> ChunkStore::clone(const RecordPtr& from, ChunkKey to, RecordPt
     next->recent.clear();
     next->version =
         base ? ChunkVersion(std::max(base->version.value, from->version.value) + 1) : from->version;
-    for (const Extent& extent : from->extents(slabs_->blocks_per_slab())) {
+    Runs gained(slabs_->blocks_per_slab());
+    for (size_t i = 0; i < from->blocks.size(); ++i) {
+        // What `to` has already at this place it keeps.
+        if (!same_at(from.get(), base.get(), i)) {
+            gained.add(from->blocks[i]);
+        }
+    }
+    for (const Extent& extent : gained.runs()) {
         allocator_->ref(extent);
     }
     RecordPtr made = next;
@@ -327,52 +365,38 @@ Result<RecordPtr> ChunkStore::clone(const RecordPtr& from, ChunkKey to, RecordPt
     return made;
 }
 
-namespace {
-
-// Runs of the blocks of `record` that `other` (or nothing) has not at the same place, or has.
-std::vector<Extent> runs_of(const ChunkRecord& record,
-                            const ChunkRecord* other,
-                            bool shared,
-                            uint64_t blocks_per_slab) {
-    ChunkRecord part;
-    for (size_t i = 0; i < record.blocks.size(); ++i) {
-        bool same =
-            other != nullptr && i < other->blocks.size() && other->blocks[i] == record.blocks[i];
-        if (same == shared) {
-            part.blocks.push_back(record.blocks[i]);
-        }
-    }
-    return part.extents(blocks_per_slab);
-}
-
-}  // namespace
-
-// Settles who uses the blocks of the record that is replaced. `next` may be null.
+// Settles what becomes of the blocks that the new record (or none) has no more: those of the
+// record to fall back to are held for it, others have lost a user.
 void ChunkStore::hold_base(ChunkKey key,
                            const RecordPtr& base,
                            const ChunkRecord* next,
                            KvBatch& batch) {
-    uint64_t per_slab = slabs_->blocks_per_slab();
-    auto [dirty, first_change] = dirty_.try_emplace(key);
+    auto [place, first_change] = dirty_.try_emplace(key);
+    Dirty& dirty = place->second;
     if (!base) {
         return;
     }
-    if (!first_change) {
-        // A record no sync has taken: nothing falls back to it.
-        for (const Extent& extent : runs_of(*base, next, false, per_slab)) {
-            allocator_->unref(extent, last_seq_);
+    if (first_change) {
+        dirty.fallback_blocks = base->blocks.size();
+        if (next != nullptr) {
+            dirty.fallback_seq = base->seq;
+            batch.put(fallback_key(key, base->seq), encode_record(*base));
         }
-        return;
     }
-    // The fallback takes over the users of all blocks of `base`; those that stay get one more.
-    if (next != nullptr) {
-        for (const Extent& extent : runs_of(*base, next, true, per_slab)) {
-            allocator_->ref(extent);
+    Runs held(slabs_->blocks_per_slab());
+    Runs lost(slabs_->blocks_per_slab());
+    for (size_t i = 0; i < base->blocks.size(); ++i) {
+        if (same_at(base.get(), next, i)) {
+            continue;
         }
-        dirty->second.fallback_seq = base->seq;
-        batch.put(fallback_key(key, base->seq), encode_record(*base));
+        bool of_fallback = i < dirty.fallback_blocks && !dirty.replaced[i];
+        (of_fallback ? held : lost).add(base->blocks[i]);
+        dirty.replaced[i] = true;
     }
-    dirty->second.held = base->extents(per_slab);
+    dirty.held.insert(dirty.held.end(), held.runs().begin(), held.runs().end());
+    for (const Extent& extent : lost.runs()) {
+        allocator_->unref(extent, last_seq_);
+    }
 }
 
 Status ChunkStore::apply_record(ChunkKey key,

@@ -16,8 +16,10 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <memory>
 #include <string>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -37,6 +39,8 @@ struct Arguments {
     std::string log_level = "info";
     bool encrypt = false;
     ServerOptions server;
+
+    Arguments() { server.unix_listen = "auto"; }
 };
 
 void declare(Config& config, Arguments& a) {
@@ -49,7 +53,8 @@ void declare(Config& config, Arguments& a) {
     config.add_text("listen", &a.server.listen, "address to listen on; port 0: any");
     config.add_text("unix-listen",
                     &a.server.unix_listen,
-                    "also listen here for peers on this machine: unix:/path");
+                    "also listen here for peers on this machine: unix:/path, auto (beside the "
+                    "address file), or none");
     config.add_text("advertise", &a.server.advertise, "address for peers; empty: as listened on");
     config.add_text("cluster-key", &a.key_file, "file with the key of the cluster");
     config.add_text("cluster-id", &a.server.cluster_id, "refuse directories of another cluster");
@@ -196,6 +201,18 @@ std::string default_address_file(const std::string& directory) {
     return slash == std::string::npos ? "address" : directory.substr(0, slash) + "/address";
 }
 
+// A socket beside the address file, unless its path is too long for one.
+std::string unix_address(const std::string& wanted, const std::string& address_file) {
+    constexpr size_t kPathBytesMax = 100;
+    if (wanted != "auto") {
+        return wanted == "none" ? "" : wanted;
+    }
+    std::error_code ignored;
+    std::filesystem::path path = std::filesystem::absolute(address_file, ignored);
+    path = path.parent_path() / "socket";
+    return ignored || path.string().size() > kPathBytesMax ? "" : "unix:" + path.string();
+}
+
 Status serve(Arguments a, LogSink& log) {
     TcpTransportOptions transport;
     KDFS_TRY_ASSIGN(transport.key, load_cluster_key(a.key_file));
@@ -226,6 +243,7 @@ Status serve(Arguments a, LogSink& log) {
         options.push_back(one);
     }
     a.server.node = NodeId(a.node_id);
+    a.server.unix_listen = unix_address(a.server.unix_listen, address_file);
     KDFS_TRY(agree(targets, a.server));
     a.server.hooks.on_cluster = [&daemon](const std::string& id) { daemon.remember_cluster(id); };
     a.server.hooks.on_refused = [&daemon](Error why) { daemon.end(Status(std::move(why))); };

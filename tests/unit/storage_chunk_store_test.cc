@@ -129,6 +129,15 @@ Task<void> clone_all(ChunkStore& store) {
     EXPECT_TRUE((co_await store.sync()).ok());
     EXPECT_TRUE((co_await store.sync()).ok());
     co_await expect_content(store, key_of(2, 0), text);
+    // Once more over what it shares already.
+    co_await expect_change(store, key_of(2, 0), change_of(pb::WRITE_DATA, 9000, "changed"));
+    auto source = co_await store.find(key_of(2, 0));
+    EXPECT_TRUE(store.clone(*source, key_of(3, 0), nullptr).ok());
+    co_await expect_change(store, key_of(3, 0), change_of(pb::WRITE_DATA, 20000, "x"));
+    auto target = co_await store.find(key_of(3, 0));
+    EXPECT_TRUE(store.clone(*source, key_of(3, 0), *target).ok());
+    EXPECT_TRUE((co_await store.sync()).ok());
+    EXPECT_TRUE((co_await store.sync()).ok());
     co_await check_space(store);
 }
 
