@@ -30,6 +30,7 @@ std::vector<Conflict> LeaseTable::conflicts(SessionId session,
 void LeaseTable::open(SessionId session, InodeId ino, bool write) {
     Holding holding = this->holding(session, ino).value_or(Holding{});
     holding.open = true;
+    holding.open_seq = next_seq_;
     holding.writer = holding.writer || write;
     if (holding.writer && holding.mode == pb::LEASE_READ) {
         holding.mode = pb::LEASE_NONE;
@@ -86,6 +87,10 @@ bool LeaseTable::release(SessionId session, const pb::ReleaseOne& item) {
     }
     Holding mine = *found;
     if (item.lease_seq() < mine.lease_seq) {
+        mine.open = stays_open(session, item);
+        mine.writer = mine.writer && mine.open;
+        set(session, ino, mine);
+        drop_if_empty(ino);
         return false;
     }
     bool was_exclusive = mine.mode == pb::LEASE_EXCLUSIVE;
@@ -129,6 +134,24 @@ bool LeaseTable::restore(SessionId session, const pb::HeldLease& held) {
         }
     }
     mine.mode = fits ? held.mode() : pb::LEASE_NONE;
+    set(session, ino, mine);
+    drop_if_empty(ino);
+    return fits;
+}
+
+bool LeaseTable::reaffirm(SessionId session, const pb::HeldLease& held) {
+    InodeId ino(held.ino());
+    Holding mine = holding(session, ino).value_or(Holding{});
+    bool fits = held.mode() <= mine.mode;
+    if (mine.mode == pb::LEASE_EXCLUSIVE && held.mode() != pb::LEASE_EXCLUSIVE) {
+        mine.open = mine.open || held.open();
+        set(session, ino, mine);
+        return fits;
+    }
+    mine.mode = std::min(mine.mode, held.mode());
+    mine.open = held.open();
+    mine.writer = mine.writer && mine.open;
+    mine.lease_seq = held.lease_seq();
     set(session, ino, mine);
     drop_if_empty(ino);
     return fits;
@@ -278,6 +301,16 @@ void LeaseTable::touch_age(PerSession& per, InodeId ino, bool leased) {
     if (leased) {
         per.places[ino] = per.by_age.insert(per.by_age.end(), ino);
     }
+}
+
+bool LeaseTable::stays_open(SessionId session, const pb::ReleaseOne& item) const {
+    std::optional<Holding> mine = holding(session, InodeId(item.ino()));
+    if (!mine) {
+        return false;
+    }
+    bool current = item.lease_seq() >= mine->lease_seq;
+    bool closed = !item.still_open() && (current || item.lease_seq() >= mine->open_seq);
+    return !closed && (mine->open || current);
 }
 
 void LeaseTable::note_recall(InodeId ino, TimePoint now) {

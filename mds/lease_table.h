@@ -53,13 +53,14 @@ public:
         // The exclusive lease was made a read lease with files open: being taken back wholly.
         bool returned = false;
         uint64_t lease_seq = 0;
+        uint64_t open_seq = 0;  // the lease_seq of the last open()
     };
 
     // The leases of others that must go before `session` may do this.
     std::vector<Conflict> conflicts(SessionId session, const std::vector<Touched>& touched) const;
 
-    // Marks the inode open by the session. The caller has removed the conflicts of a kChange first
-    // if `write`.
+    // Marks the inode open by the session; a grant() follows. The caller has removed the conflicts
+    // of a kChange first if `write`.
     void open(SessionId session, InodeId ino, bool write);
 
     // Gives as much of `want` as may be given now, never less than what the session holds, and a
@@ -67,9 +68,13 @@ public:
     pb::Grant grant(SessionId session, InodeId ino, pb::LeaseMode want, TimePoint now);
 
     // The session gave back what exceeds item.keep. Ignored if it speaks of an older lease_seq than
-    // the last one given: that grant is still on its way. True if it was taken. An exclusive lease
+    // the last one given: that grant is still on its way; only a close of files opened before that
+    // is taken then. True if it was taken. An exclusive lease
     // with files open does not become a read lease: it stays until it is given back wholly.
     bool release(SessionId session, const pb::ReleaseOne& item);
+
+    // Whether the session has the inode open once release() took `item`.
+    bool stays_open(SessionId session, const pb::ReleaseOne& item) const;
 
     // The exclusive lease was just taken from somebody: the inode counts as contended for a while.
     void note_recall(InodeId ino, TimePoint now);
@@ -77,6 +82,12 @@ public:
     // What a client says it holds, after a restart of the server. False if it contradicts what
     // others hold; then it gets nothing but the open file.
     bool restore(SessionId session, const pb::HeldLease& held);
+
+    // What a client says it holds after it connected again to a server that knows it; nothing, for
+    // an inode it does not speak of. False if it believes to hold more than it does. An exclusive
+    // lease that it no longer claims stays: it was given back in an answer that got lost, and the
+    // size with it, so it has to be asked for again.
+    bool reaffirm(SessionId session, const pb::HeldLease& held);
 
     // Forgets what the session holds of this inode.
     void drop(SessionId session, InodeId ino);

@@ -431,8 +431,8 @@ bool MetaService::open_after(SessionId session, const pb::Release& items, InodeI
     auto mine = state_.leases->holding(session, ino);
     bool still = mine && mine->open;
     for (const pb::ReleaseOne& item : items.items()) {
-        if (item.ino() == ino.value && speaks_of_current(session, items, ino)) {
-            still = item.still_open();
+        if (item.ino() == ino.value) {
+            still = state_.leases->stays_open(session, item);
         }
     }
     return still || state_.leases->open_by_other(session, ino);

@@ -9,7 +9,6 @@
 
 #include <algorithm>
 #include <map>
-#include <set>
 #include <utility>
 
 namespace kdfs::mds {
@@ -160,9 +159,13 @@ Task<Result<pb::OpenSessionReply>> SessionService::resume(
                             " has ended: its lease ran out; open a new session");
     }
     bool known = session->resumed;
-    auto before = state_.leases->inodes(id);
     pb::OpenSessionReply reply;
     reply.set_session(id.value);
+    if (known && session->connection == connection->id()) {
+        // Once per connection: what it held when it sent this again may be old.
+        co_return reply;
+    }
+    auto before = state_.leases->inodes(id);
     for (uint64_t ino : reconcile(id, known, request)) {
         reply.add_refused(ino);
     }
@@ -183,32 +186,22 @@ Task<Result<pb::OpenSessionReply>> SessionService::resume(
 std::vector<uint64_t> SessionService::reconcile(SessionId id,
                                                 bool known,
                                                 const pb::OpenSessionRequest& request) {
-    std::map<InodeId, LeaseTable::Holding> before;
-    for (InodeId ino : state_.leases->inodes(id)) {
-        before[ino] = *state_.leases->holding(id, ino);
-    }
-    std::set<uint64_t> listed;
+    std::map<uint64_t, pb::HeldLease> claims;
     for (const pb::HeldLease& claim : request.held()) {
-        listed.insert(claim.ino());
+        claims[claim.ino()] = claim;
     }
-    for (const auto& [ino, holding] : before) {
-        // An exclusive lease it does not speak of is on its way back, with the size.
-        if (holding.mode != pb::LEASE_EXCLUSIVE || listed.contains(ino.value)) {
-            state_.leases->drop(id, ino);
+    if (known) {
+        for (InodeId ino : state_.leases->inodes(id)) {
+            if (!claims.contains(ino.value)) {
+                claims[ino.value].set_ino(ino.value);
+            }
         }
     }
     std::vector<uint64_t> refused;
-    for (const pb::HeldLease& claim : request.held()) {
-        pb::HeldLease held = claim;
-        auto had = before.find(InodeId(held.ino()));
-        pb::LeaseMode most = pb::LEASE_EXCLUSIVE;
-        if (known) {
-            most = had == before.end() ? pb::LEASE_NONE : had->second.mode;
-        }
-        held.set_mode(std::min(held.mode(), most));
-        bool kept = state_.leases->restore(id, held);
-        if (!kept || held.mode() != claim.mode()) {
-            refused.push_back(held.ino());
+    for (const auto& [ino, claim] : claims) {
+        bool kept = known ? state_.leases->reaffirm(id, claim) : state_.leases->restore(id, claim);
+        if (!kept) {
+            refused.push_back(ino);
         }
     }
     return refused;

@@ -232,10 +232,11 @@ PeerIdentity named(std::string name) {
     return out;
 }
 
-class MdsServerTest : public ::testing::Test {
+class MdsServerTest : public ::testing::TestWithParam<uint64_t> {
 protected:
-    MdsServerTest() : shared_(7) {
-        // Addresses name the machines.
+    // Odd seeds draw faults of the store.
+    MdsServerTest() : shared_(GetParam()) {
+        shared_.faults.set_enabled(GetParam() % 2 == 1);
         SimNode::Factory mds = [](SimNode& node, Env& env) {
             return std::make_unique<MdsProcess>(node, env);
         };
@@ -328,7 +329,7 @@ protected:
     std::vector<std::shared_ptr<void>> kept_;
 };
 
-TEST_F(MdsServerTest, AFileIsCreatedWithALeaseAndTheSecondClientSeesWhatTheFirstKept) {
+TEST_P(MdsServerTest, AFileIsCreatedWithALeaseAndTheSecondClientSeesWhatTheFirstKept) {
     open(0);
     open(1);
     auto made = meta(0, create(0, "f"));
@@ -346,7 +347,7 @@ TEST_F(MdsServerTest, AFileIsCreatedWithALeaseAndTheSecondClientSeesWhatTheFirst
     EXPECT_EQ(seen->grant().mode(), pb::LEASE_NONE);
 }
 
-TEST_F(MdsServerTest, TheSameRequestIsAnsweredTwiceAndDoneOnce) {
+TEST_P(MdsServerTest, TheSameRequestIsAnsweredTwiceAndDoneOnce) {
     open(0);
     pb::MetaRequest request = create(0, "f");
     request.mutable_create()->set_exclusive(true);
@@ -360,7 +361,7 @@ TEST_F(MdsServerTest, TheSameRequestIsAnsweredTwiceAndDoneOnce) {
     EXPECT_EQ(meta(0, request).error().code, Errc::kExists);
 }
 
-TEST_F(MdsServerTest, AClientThatIsGoneIsFencedAndItsSizesAreFoundInTheChunks) {
+TEST_P(MdsServerTest, AClientThatIsGoneIsFencedAndItsSizesAreFoundInTheChunks) {
     open(0);
     open(1);
     auto made = meta(0, create(0, "f"));
@@ -375,7 +376,7 @@ TEST_F(MdsServerTest, AClientThatIsGoneIsFencedAndItsSizesAreFoundInTheChunks) {
     EXPECT_EQ(seen->grant().mode(), pb::LEASE_READ);
 }
 
-TEST_F(MdsServerTest, ARestartedServerLetsNobodyInBeforeTheHoldersAreBack) {
+TEST_P(MdsServerTest, ARestartedServerLetsNobodyInBeforeTheHoldersAreBack) {
     open(0);
     open(1);
     auto made = meta(0, create(0, "f"));
@@ -397,7 +398,7 @@ TEST_F(MdsServerTest, ARestartedServerLetsNobodyInBeforeTheHoldersAreBack) {
     EXPECT_EQ(seen->attr().size(), 99U);
 }
 
-TEST_F(MdsServerTest, ARestartedServerWaitsNoLongerThanTheLeaseForWhoDoesNotComeBack) {
+TEST_P(MdsServerTest, ARestartedServerWaitsNoLongerThanTheLeaseForWhoDoesNotComeBack) {
     open(0);
     open(1);
     auto made = meta(0, create(0, "f"));
@@ -413,7 +414,7 @@ TEST_F(MdsServerTest, ARestartedServerWaitsNoLongerThanTheLeaseForWhoDoesNotCome
     ASSERT_TRUE(seen.ok()) << seen.error().to_string();
 }
 
-TEST_F(MdsServerTest, ATruncationIsAnsweredAfterTheChunksAreCut) {
+TEST_P(MdsServerTest, ATruncationIsAnsweredAfterTheChunksAreCut) {
     open(0);
     auto made = meta(0, create(0, "f"));
     ASSERT_TRUE(made.ok());
@@ -435,7 +436,7 @@ TEST_F(MdsServerTest, ATruncationIsAnsweredAfterTheChunksAreCut) {
     EXPECT_GE(storage(0).removed() + storage(1).removed(), kWidthDefault);
 }
 
-TEST_F(MdsServerTest, AnUnlinkedFileLivesWhileItIsOpenAndIsCollectedAfterwards) {
+TEST_P(MdsServerTest, AnUnlinkedFileLivesWhileItIsOpenAndIsCollectedAfterwards) {
     open(0);
     open(1);
     auto made = meta(0, create(0, "f"));
@@ -464,7 +465,7 @@ TEST_F(MdsServerTest, AnUnlinkedFileLivesWhileItIsOpenAndIsCollectedAfterwards) 
     EXPECT_GE(storage(0).removed() + storage(1).removed(), 1U);
 }
 
-TEST_F(MdsServerTest, WhatWasSyncedSurvivesAPowerCut) {
+TEST_P(MdsServerTest, WhatWasSyncedSurvivesAPowerCut) {
     open(0);
     auto made = meta(0, create(0, "f"));
     ASSERT_TRUE(made.ok());
@@ -483,7 +484,7 @@ TEST_F(MdsServerTest, WhatWasSyncedSurvivesAPowerCut) {
     EXPECT_GE(storage(0).epoch(), epoch);
 }
 
-TEST_F(MdsServerTest, CreationsOfManyNamesRaceAndAllSucceed) {
+TEST_P(MdsServerTest, CreationsOfManyNamesRaceAndAllSucceed) {
     open(0);
     open(1);
     for (int i = 0; i < 20; ++i) {
@@ -508,6 +509,8 @@ TEST_F(MdsServerTest, CreationsOfManyNamesRaceAndAllSucceed) {
     }
     EXPECT_EQ(with_attr, 40);
 }
+
+INSTANTIATE_TEST_SUITE_P(Seeds, MdsServerTest, ::testing::Range<uint64_t>(0, 10));
 
 }  // namespace
 }  // namespace kdfs::sim
