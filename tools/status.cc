@@ -60,13 +60,17 @@ struct Answer {
     StatusContext context;
 };
 
-Answer ask_status(ClusterLink& link, const ClusterChoice& choice) {
+// Fails where the server refuses us for good: that is our mistake and says nothing of its health.
+Result<Answer> ask_status(ClusterLink& link, const ClusterChoice& choice) {
     Answer answer;
     answer.context = context_of(choice);
     Result<pb::StatusReply> reply = link.ask<pb::StatusReply>(choice.mds_address,
                                                               MessageType::kStatus,
                                                               pb::StatusRequest(),
                                                               kAnswerPatience);
+    if (!reply.ok() && error_class(reply.error().code) == ErrorClass::kFatal) {
+        return reply.error();
+    }
     if (reply.ok()) {
         answer.reply = std::move(*reply);
         answer.view = judge_status(answer.reply, answer.context);
@@ -84,7 +88,7 @@ Result<Answer> wait_for_status(ClusterLink& link,
     auto deadline = begin + std::chrono::seconds(wait_seconds);
     Progress progress(console, "waiting until healthy");
     for (;;) {
-        Answer answer = ask_status(link, choice);
+        KDFS_TRY_ASSIGN(Answer answer, ask_status(link, choice));
         if (answer.view.health == Health::kHealthy || LocalCluster::Clock::now() >= deadline) {
             return answer;
         }

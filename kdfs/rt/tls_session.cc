@@ -200,7 +200,7 @@ Error TlsSession::failure() {
     if (side_ == Side::kClient && alert == SSL_AD_INTERNAL_ERROR) {
         return {Errc::kWrongCluster,
                 "the daemon there belongs to another cluster than " + context_.cluster_id_ +
-                    ": check the address"};
+                    ": check the address and the cluster key"};
     }
     if (side_ == Side::kClient && alert > 0) {
         return {Errc::kUnauthenticated,
