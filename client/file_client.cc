@@ -89,7 +89,8 @@ Task<Result<pb::MetaReply>> FileClient::call(pb::MetaRequest request) {
 }
 
 bool FileClient::usable(const Inode& inode, pb::LeaseMode mode) const {
-    return inode.lease >= mode && session_.usable();
+    bool asked_away = inode.write_asks != 0 && inode.lease != pb::LEASE_EXCLUSIVE;
+    return inode.lease >= mode && !asked_away && session_.usable();
 }
 
 const pb::Attr* FileClient::cached_attr(InodeId ino) {
@@ -127,8 +128,22 @@ void FileClient::take_attr(const pb::Attr& attr, const pb::Grant& grant) {
         inode->size_dirty = false;
         inode->times_dirty = false;
     }
+    bool had_lease = inode->lease != pb::LEASE_NONE;
     cache_.adopt_grant(*inode, grant);
+    if (had_lease && inode->lease == pb::LEASE_NONE) {
+        drop_inode_cache(*inode);
+    }
     cache_.adopt_attr(*inode, attr);
+}
+
+FileClient::WriteAsk::WriteAsk(FileClient& client, InodeRef inode) : inode_(std::move(inode)) {
+    ++inode_->write_asks;
+    if (inode_->lease == pb::LEASE_READ) {
+        client.drop_fetched(*inode_, 0, UINT64_MAX);
+        if (client.invalidator_ != nullptr) {
+            client.invalidator_->attributes(inode_->ino);
+        }
+    }
 }
 
 // The inode of an answer that was taken; it may have gone from the cache since.

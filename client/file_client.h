@@ -164,6 +164,17 @@ private:
         bool sequential = false;
     };
     class Hold;
+    // While a request to open a file for writing is under way.
+    class WriteAsk {
+    public:
+        WriteAsk(FileClient& client, InodeRef inode);
+        WriteAsk(const WriteAsk&) = delete;
+        WriteAsk& operator=(const WriteAsk&) = delete;
+        ~WriteAsk() { --inode_->write_asks; }
+
+    private:
+        InodeRef inode_;
+    };
 
     // file_client.cc
     Task<Result<pb::MetaReply>> call(pb::MetaRequest request);

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 namespace kdfs::client {
@@ -29,7 +30,12 @@ Task<Result<Opened>> FileClient::open(InodeId ino, OpenOptions options) {
             co_await known->flight_done.wait();
         }
     }
+    std::optional<WriteAsk> ask;
+    if (options.write) {
+        ask.emplace(*this, cache_.get(ino));
+    }
     auto reply = co_await call(std::move(request));
+    ask.reset();
     if (empties && known) {
         --known->holds;
         pump(known);
@@ -86,6 +92,7 @@ Task<Status> FileClient::want_exclusive(InodeRef inode) {
     op.set_ino(inode->ino.value);
     op.set_write(true);
     op.set_want(pb::LEASE_EXCLUSIVE);
+    WriteAsk ask(*this, inode);
     auto reply = co_await call(std::move(request));
     if (!reply.ok()) {
         co_return std::move(reply).error();

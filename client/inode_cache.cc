@@ -96,8 +96,12 @@ void InodeCache::adopt_grant(Inode& inode, const pb::Grant& grant) {
     if (grant.lease_seq() <= inode.cap_seq) {
         mode = std::min(mode, inode.cap_mode);
     }
-    inode.lease_seq = std::max<uint64_t>(inode.lease_seq, grant.lease_seq());
-    if (mode > inode.lease) {
+    if (grant.lease_seq() < inode.lease_seq) {
+        return;  // A newer one has said what there is.
+    }
+    bool newer = grant.lease_seq() > inode.lease_seq;
+    inode.lease_seq = grant.lease_seq();
+    if (mode > inode.lease || (newer && inode.lease == pb::LEASE_READ)) {
         inode.lease = mode;
     }
     if (inode.lease == pb::LEASE_EXCLUSIVE) {

@@ -39,6 +39,10 @@ struct Inode {
     uint64_t cap_seq = 0;
     pb::LeaseMode cap_mode = pb::LEASE_NONE;
 
+    // Requests to open it for writing that are under way. The server takes a read lease from a
+    // writer without asking, so from before the first is sent none may be used.
+    size_t write_asks = 0;
+
     uint64_t opens = 0;
     bool server_open = false;  // the server counts it as open by us
     bool size_dirty = false;
@@ -95,7 +99,8 @@ public:
 
     // Takes attributes unless they are older than what is known; keeps what is dirty here.
     void adopt_attr(Inode& inode, const pb::Attr& attr);
-    // Raises the lease, unless the grant was already recalled or given back.
+    // Takes the newest grant, unless it was already recalled or given back. It may take a read
+    // lease away, never an exclusive one.
     void adopt_grant(Inode& inode, const pb::Grant& grant);
     // Lowers the lease to `keep` for grants up to `seq`, also for grants still under way.
     void cap(Inode& inode, uint64_t seq, pb::LeaseMode keep);

@@ -1,0 +1,236 @@
+#include "tests/sim/cluster.h"
+
+#include "tests/sim/processes.h"
+#include "tests/sim/storage_process.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace kdfs::sim {
+namespace {
+
+PeerIdentity identity(PeerRole role, uint64_t number, std::string name) {
+    PeerIdentity out;
+    out.role = role;
+    out.node = role == PeerRole::kStorage ? NodeId(number) : NodeId();
+    out.name = std::move(name);
+    return out;
+}
+
+}  // namespace
+
+ClusterOptions ClusterOptions::draw(Random& random) {
+    ClusterOptions out;
+    out.storage_nodes = random.range(3, 5);
+    out.targets_per_node = random.range(1, 2);
+    out.replicas = static_cast<uint32_t>(random.range(2, 3));
+    out.clients = random.range(1, 3);
+    out.width = static_cast<uint32_t>(random.range(1, 4));
+    return out;
+}
+
+std::string ClusterOptions::describe() const {
+    return std::to_string(storage_nodes) + " storage nodes with " +
+           std::to_string(targets_per_node) + " targets, " + std::to_string(replicas) +
+           " replicas, width " + std::to_string(width) + ", " + std::to_string(clients) +
+           " clients";
+}
+
+Cluster::Cluster(SimShared& shared, Verdict& verdict, ClusterOptions options, Workload& load)
+    : shared_(shared),
+      verdict_(verdict),
+      options_(options),
+      load_(load),
+      working_(options.clients, false) {
+    build_mds();
+    for (uint64_t i = 1; i <= options_.storage_nodes; ++i) {
+        build_storage(i);
+    }
+    for (uint64_t i = 1; i <= options_.clients; ++i) {
+        build_client(i);
+    }
+    load_.set_fenced([this](SessionId session) { return session_gone(session); });
+}
+
+Cluster::~Cluster() = default;
+
+void Cluster::build_mds() {
+    mds::Options options;
+    options.address = kMdsAddress;
+    options.expected_nodes = options_.storage_nodes;
+    options.node_lease = kNodeLease;
+    options.session_lease = kSessionLease;
+    options.root_policy.set_chunk_bytes(options_.chunk_bytes);
+    options.root_policy.set_width(options_.width);
+    options.root_policy.set_replicas(options_.replicas);
+    SimNode::Factory make = [options](SimNode& node, Env& env) {
+        return std::make_unique<MdsProcess>(node, env, options);
+    };
+    mds_ = std::make_unique<SimNode>(shared_, identity(PeerRole::kMds, 0, "mds"), make);
+}
+
+void Cluster::build_storage(uint64_t number) {
+    StorageProcess::Options options;
+    options.node = number;
+    options.targets = options_.targets_per_node;
+    options.target_bytes = options_.target_bytes;
+    SimNode::Factory make = [options](SimNode& node, Env& env) {
+        return std::make_unique<StorageProcess>(node, env, options);
+    };
+    std::string name = "storage" + std::to_string(number);
+    storage_.push_back(std::make_unique<SimNode>(shared_,
+                                                 identity(PeerRole::kStorage, number, name),
+                                                 std::move(make)));
+}
+
+void Cluster::build_client(uint64_t number) {
+    client::ClientOptions options;
+    options.mds_address = kMdsAddress;
+    options.name = "client" + std::to_string(number);
+    options.write_buffer_bytes = 2 * MiB;
+    options.read_ahead_bytes = 256 * KiB;
+    options.read_cache_bytes = MiB;
+    options.window_bytes = MiB;
+    SimNode::Factory make = [options](SimNode&, Env& env) {
+        return std::make_unique<ClientProcess>(env, options);
+    };
+    clients_.push_back(std::make_unique<SimNode>(shared_,
+                                                 identity(PeerRole::kClient, 0, options.name),
+                                                 std::move(make)));
+}
+
+std::vector<SimNode*> Cluster::all() {
+    std::vector<SimNode*> out{mds_.get()};
+    for (auto& node : storage_) {
+        out.push_back(node.get());
+    }
+    for (auto& node : clients_) {
+        out.push_back(node.get());
+    }
+    return out;
+}
+
+void Cluster::run_for(Duration time) {
+    run_until([] { return false; }, time);
+}
+
+bool Cluster::run_until(const std::function<bool()>& done, Duration bound) {
+    constexpr Duration kLook = std::chrono::milliseconds(100);
+    constexpr uint64_t kEventsAtOneTimeMax = 3'000'000;
+    TimePoint end = shared_.clock.now() + bound;
+    while (!verdict_.failed()) {
+        tend();
+        if (done()) {
+            return true;
+        }
+        if (shared_.clock.now() >= end) {
+            return false;
+        }
+        TimePoint until = std::min(end, shared_.clock.now() + kLook);
+        while (!verdict_.failed() && shared_.clock.run_one(until)) {
+            if (shared_.clock.events_at_this_time() > kEventsAtOneTimeMax) {
+                verdict_.fail(Verdict::Kind::kNoProgress, "a loop that never waits: time stands");
+            }
+        }
+    }
+    return false;
+}
+
+void Cluster::boot(SimNode& node) {
+    if (!node.running()) {
+        shared_.log_book.write(node.name(), LogLevel::kInfo, "*** starts");
+        node.boot();
+    }
+}
+
+void Cluster::gone(SimNode& node) {
+    for (size_t i = 0; i < clients_.size(); ++i) {
+        if (clients_[i].get() == &node) {
+            working_[i] = false;
+            load_.client_gone(i);
+        }
+    }
+}
+
+void Cluster::kill(SimNode& node) {
+    if (node.running()) {
+        node.kill();
+        gone(node);
+    }
+}
+
+void Cluster::cut_power(SimNode& node) {
+    if (node.running()) {
+        node.cut_power();
+        gone(node);
+    }
+}
+
+void Cluster::boot_all() {
+    for (SimNode* node : all()) {
+        boot(*node);
+    }
+}
+
+void Cluster::tend() {
+    for (SimNode* node : all()) {
+        if (node->running() && !node->failure().ok()) {
+            shared_.log_book.write(node->name(),
+                                   LogLevel::kWarn,
+                                   "*** ended: " + node->failure().error().to_string());
+            node->kill();
+            gone(*node);
+            boot(*node);
+        }
+    }
+    for (size_t i = 0; i < clients_.size(); ++i) {
+        if (load_.stopping()) {
+            working_[i] = false;
+        } else if (clients_[i]->started() && !working_[i]) {
+            working_[i] = true;
+            auto flows = load_.start_client(i, *files(i), clients_[i]->env());
+            for (Task<void>& flow : flows) {
+                clients_[i]->spawn(std::move(flow));
+            }
+        }
+    }
+}
+
+client::FileClient* Cluster::files(size_t client) {
+    if (!clients_[client]->started()) {
+        return nullptr;
+    }
+    return &dynamic_cast<ClientProcess&>(clients_[client]->process()).files();
+}
+
+std::shared_ptr<const ClusterMap> Cluster::map() {
+    if (!mds_->started()) {
+        return nullptr;
+    }
+    return dynamic_cast<MdsProcess&>(mds_->process()).server().map();
+}
+
+bool Cluster::session_gone(SessionId session) {
+    return mds_->started() &&
+           dynamic_cast<MdsProcess&>(mds_->process()).server().session_over(session);
+}
+
+bool Cluster::healthy() {
+    auto now = map();
+    if (!now || now->proto().chains().empty()) {
+        return false;
+    }
+    for (const auto& node : storage_) {
+        if (!node->started()) {
+            return false;
+        }
+    }
+    for (const pb::Chain& chain : now->proto().chains()) {
+        if (serving_members(chain).size() != chain.replicas()) {
+            return false;
+        }
+    }
+    return true;
+}
+
+}  // namespace kdfs::sim

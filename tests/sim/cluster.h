@@ -1,0 +1,101 @@
+#pragma once
+
+#include "kdfs/proto/cluster_map.h"
+#include "mds/fsck.h"
+#include "tests/sim/sim_node.h"
+#include "tests/sim/verdict.h"
+#include "tests/sim/workload.h"
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+namespace kdfs::sim {
+
+class MdsProcess;
+class StorageProcess;
+class ClientProcess;
+
+// The shape of one run, drawn from its seed.
+struct ClusterOptions {
+    uint64_t storage_nodes = 3;
+    uint64_t targets_per_node = 1;
+    uint32_t replicas = 2;
+    uint64_t clients = 2;
+    uint64_t target_bytes = 256 * MiB;
+    uint64_t chunk_bytes = 64 * KiB;
+    uint32_t width = 4;
+
+    static ClusterOptions draw(Random& random);
+    std::string describe() const;
+};
+
+// A whole cluster on virtual time: one metadata server, storage daemons and clients, built by the
+// constructors that the programs use.
+class Cluster {
+public:
+    static constexpr Duration kNodeLease = std::chrono::seconds(4);
+    static constexpr Duration kSessionLease = std::chrono::seconds(8);
+    // A process that ended with an error or died is started again this much later.
+    static constexpr Duration kRestartDelay = std::chrono::seconds(1);
+
+    Cluster(SimShared& shared, Verdict& verdict, ClusterOptions options, Workload& load);
+    ~Cluster();
+
+    // Runs for `time`, or until the run has failed.
+    void run_for(Duration time);
+    // Runs until `done`; false if that takes longer than `bound` or the run has failed.
+    bool run_until(const std::function<bool()>& done, Duration bound);
+
+    void boot(SimNode& node);
+    void kill(SimNode& node);
+    void cut_power(SimNode& node);
+    void boot_all();
+    // Starts clients' workers where a client has come up, and processes again that ended.
+    void tend();
+
+    SimNode& mds() { return *mds_; }
+    std::vector<std::unique_ptr<SimNode>>& storage() { return storage_; }
+    std::vector<std::unique_ptr<SimNode>>& clients() { return clients_; }
+    std::vector<SimNode*> all();
+    // The map of the running manager, else null.
+    std::shared_ptr<const ClusterMap> map();
+    // Every chain has all its replicas serving by daemons that run.
+    bool healthy();
+    // The client's library; null if it is not up.
+    client::FileClient* files(size_t client);
+    const ClusterOptions& options() const { return options_; }
+    SimShared& shared() { return shared_; }
+    Verdict& verdict() { return verdict_; }
+    bool session_gone(SessionId session);
+
+    // Once all clients have stopped: what the stores hold fits together. See checks.cc.
+    void check_stores();
+
+private:
+    void build_mds();
+    void build_storage(uint64_t number);
+    void build_client(uint64_t number);
+    void gone(SimNode& node);
+    std::optional<mds::NamespaceReport> check_namespace();
+    void check_chunks(const std::set<DataId>& owned);
+    void compare(const pb::Chain& chain,
+                 const std::map<ChunkId, std::string>& head,
+                 const std::map<ChunkId, std::string>& other);
+
+    SimShared& shared_;
+    Verdict& verdict_;
+    ClusterOptions options_;
+    Workload& load_;
+    std::unique_ptr<SimNode> mds_;
+    std::vector<std::unique_ptr<SimNode>> storage_;
+    std::vector<std::unique_ptr<SimNode>> clients_;
+    std::vector<bool> working_;
+};
+
+}  // namespace kdfs::sim

@@ -1,0 +1,167 @@
+// kdfs-sim: runs a simulated cluster from a seed.
+
+#include "tests/sim/simulation.h"
+
+#include <boost/program_options.hpp>
+#include <unistd.h>
+
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+#include <exception>
+#include <iostream>
+#include <string>
+
+namespace {
+
+namespace po = boost::program_options;
+using kdfs::sim::RunOptions;
+using kdfs::sim::RunResult;
+using kdfs::sim::Verdict;
+
+// Exit codes.
+constexpr int kUsage = 1;
+constexpr int kWrongData = 2;
+constexpr int kNoProgress = 3;
+constexpr int kCrash = 4;
+constexpr int kNotRepeatable = 5;
+
+// For the crash handler, which may not allocate.
+char replay_line[128];
+
+void on_crash(int signal) {
+    (void)!::write(STDERR_FILENO, "CRASH; ", 7);
+    (void)!::write(STDERR_FILENO, replay_line, std::strlen(replay_line));
+    std::signal(signal, SIG_DFL);
+    ::_exit(kCrash);
+}
+
+struct Arguments {
+    uint64_t first = 1;
+    uint64_t last = 1;
+    bool twice = false;
+    bool quiet = false;
+    uint64_t seconds_max = 0;
+    RunOptions run;
+};
+
+int report(const RunResult& result, uint64_t seed) {
+    if (!result.verdict.failed()) {
+        return 0;
+    }
+    bool wrong = result.verdict.kind() == Verdict::Kind::kWrongData;
+    std::fprintf(stderr,
+                 "%s%s: %s\nshape: %s\n%s",
+                 result.log.c_str(),
+                 wrong ? "WRONG" : "NO PROGRESS",
+                 result.verdict.what().c_str(),
+                 result.shape.c_str(),
+                 replay_line);
+    std::printf("seed %llu failed: %s\n",
+                static_cast<unsigned long long>(seed),
+                result.verdict.what().c_str());
+    return wrong ? kWrongData : kNoProgress;
+}
+
+int run_seed(const Arguments& arguments, uint64_t seed) {
+    std::snprintf(replay_line,
+                  sizeof replay_line,
+                  "replay with: kdfs-sim --seed %llu --verbose\n",
+                  static_cast<unsigned long long>(seed));
+    if (!arguments.quiet) {
+        std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
+        std::fflush(stdout);
+    }
+    RunOptions options = arguments.run;
+    options.seed = seed;
+    RunResult result = kdfs::sim::run_simulation(options);
+    if (int code = report(result, seed)) {
+        return code;
+    }
+    if (arguments.twice && kdfs::sim::run_simulation(options).digest != result.digest) {
+        std::fprintf(stderr, "NOT REPEATABLE: two runs of one seed differ\n%s", replay_line);
+        return kNotRepeatable;
+    }
+    if (!arguments.quiet) {
+        double seconds = std::chrono::duration<double>(result.virtual_time).count();
+        std::printf(
+            "  ok: %s\n  %llu operations, %.0f s of virtual time, %llu events, digest "
+            "%016llx\n  faults: %s\n",
+            result.shape.c_str(),
+            static_cast<unsigned long long>(result.operations),
+            seconds,
+            static_cast<unsigned long long>(result.events),
+            static_cast<unsigned long long>(result.digest),
+            result.faults.c_str());
+    }
+    return 0;
+}
+
+// "A..B", both included.
+void parse_range(const std::string& text, Arguments& out) {
+    size_t dots = text.find("..");
+    if (dots == std::string::npos) {
+        throw po::error("--seeds wants A..B, such as 1..100");
+    }
+    out.first = std::stoull(text.substr(0, dots));
+    out.last = std::stoull(text.substr(dots + 2));
+    out.quiet = true;
+}
+
+Arguments parse(int argc, char** argv) {
+    Arguments out;
+    uint64_t minutes = 0;
+    po::options_description options("kdfs-sim: simulates a whole cluster");
+    auto add = options.add_options();
+    add("help", "this text");
+    add("seed", po::value<uint64_t>(&out.first), "run this seed");
+    add("seeds", po::value<std::string>(), "run the seeds A..B and stop at the first failure");
+    add("minutes", po::value<uint64_t>(&minutes), "virtual time under faults");
+    add("seconds-max", po::value<uint64_t>(&out.seconds_max), "begin no seed after this real time");
+    add("twice", po::bool_switch(&out.twice), "run each seed twice and compare the traces");
+    add("verbose", po::bool_switch(&out.run.verbose), "print every log line");
+    po::variables_map values;
+    po::store(po::parse_command_line(argc, argv, options), values);
+    if (values.contains("help")) {
+        std::cout << options;
+        std::exit(0);
+    }
+    po::notify(values);
+    out.last = out.first;
+    if (values.contains("seeds")) {
+        parse_range(values["seeds"].as<std::string>(), out);
+    }
+    if (minutes != 0) {
+        out.run.chaos = std::chrono::minutes(minutes);
+    }
+    return out;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    Arguments arguments;
+    try {
+        arguments = parse(argc, argv);
+    } catch (const std::exception& error) {
+        std::cerr << "kdfs-sim: " << error.what() << "; see kdfs-sim --help\n";
+        return kUsage;
+    }
+    for (int signal : {SIGSEGV, SIGBUS, SIGFPE, SIGABRT}) {
+        std::signal(signal, on_crash);
+    }
+    auto start = std::chrono::steady_clock::now();
+    uint64_t count = 0;
+    for (uint64_t seed = arguments.first; seed <= arguments.last; ++seed) {
+        auto gone = std::chrono::steady_clock::now() - start;
+        if (arguments.seconds_max != 0 && gone > std::chrono::seconds(arguments.seconds_max)) {
+            break;
+        }
+        if (int code = run_seed(arguments, seed)) {
+            return code;
+        }
+        ++count;
+    }
+    std::printf("%llu seeds passed\n", static_cast<unsigned long long>(count));
+    return 0;
+}

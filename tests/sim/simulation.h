@@ -1,0 +1,36 @@
+#pragma once
+
+#include "kdfs/base/types.h"
+#include "tests/sim/verdict.h"
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+namespace kdfs::sim {
+
+struct RunOptions {
+    uint64_t seed = 1;
+    bool verbose = false;
+    // Of virtual time under faults; drawn from the seed if absent.
+    std::optional<Duration> chaos;
+};
+
+struct RunResult {
+    Verdict verdict;
+    uint64_t digest = 0;
+    uint64_t events = 0;
+    uint64_t operations = 0;
+    Duration virtual_time{};
+    std::string shape;
+    // The last log lines, if it failed.
+    std::string log;
+    std::string faults;
+};
+
+// One whole cluster from one seed: faults and a checked workload; then everything heals, and within
+// named bounds of virtual time every operation ends, every chain is whole again, the tree and all
+// data are what the model says, and the stores fit together.
+RunResult run_simulation(const RunOptions& options);
+
+}  // namespace kdfs::sim

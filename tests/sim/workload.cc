@@ -1,0 +1,90 @@
+#include "tests/sim/workload.h"
+
+#include "tests/sim/worker.h"
+
+#include <utility>
+
+namespace kdfs::sim {
+
+Workload::Workload(SimClock& clock, Verdict& verdict, Random random, WorkloadOptions options)
+    : clock_(clock), verdict_(verdict), random_(random), options_(options) {}
+
+std::vector<Task<void>> Workload::start_client(uint64_t client,
+                                               client::FileClient& files,
+                                               Env& env) {
+    std::vector<Task<void>> flows;
+    for (int i = 0; i < options_.workers_per_client; ++i) {
+        auto worker = std::make_unique<Worker>(*this, client, files, env, random_.fork("worker"));
+        flows.push_back(Worker::run(std::move(worker)));
+    }
+    return flows;
+}
+
+void Workload::client_gone(uint64_t client) {
+    auto session = sessions_.find(client);
+    if (session != sessions_.end()) {
+        session_lost(client, session->second);
+        sessions_.erase(session);
+    }
+}
+
+void Workload::session_lost(uint64_t client, SessionId session) {
+    if (!lost_sessions_.insert(session).second) {
+        return;
+    }
+    model_.for_each_file([client](ModelInode& file) { file.history.client_lost(client); });
+    clients_that_lost_.insert(client);
+    settling_.push_back({clock_.now() + kSettleTime, client});
+}
+
+bool Workload::session_is_lost(uint64_t client, SessionId session) const {
+    auto now = sessions_.find(client);
+    return now == sessions_.end() || lost_sessions_.contains(session) ||
+           (fenced_ && session && fenced_(session));
+}
+
+bool Workload::notice_lost_sessions() {
+    size_t before = lost_sessions_.size();
+    auto sessions = sessions_;
+    for (auto [client, session] : sessions) {
+        if (session && fenced_ && fenced_(session)) {
+            session_lost(client, session);
+        }
+    }
+    return lost_sessions_.size() != before;
+}
+
+void Workload::check(std::optional<std::string> wrong, const std::string& what, ModelInode* file) {
+    (void)file;
+    if (wrong) {
+        verdict_.wrong(what + ": " + *wrong);
+    }
+}
+
+void Workload::settle_due() {
+    while (!settling_.empty() && settling_.front().when <= clock_.now()) {
+        uint64_t client = settling_.front().client;
+        settling_.pop_front();
+        model_.for_each_file(
+            [&](ModelInode& file) { file.history.settle_client(client, clock_.now()); });
+    }
+    model_.for_each_file([&](ModelInode& file) {
+        if (file.exclusive && file.exclusive_until <= clock_.now()) {
+            file.history.settle(clock_.now());
+            file.exclusive = false;
+        }
+    });
+}
+
+Task<void> Workload::verify(uint64_t client, client::FileClient* files, Env* env) {
+    model_.for_each_file([&](ModelInode& file) { file.history.settle(clock_.now()); });
+    auto worker = std::make_unique<Worker>(*this, client, *files, *env, random_.fork("verify"));
+    co_await worker->resolve_doubts(clock_.now());
+    co_await worker->verify_tree();
+}
+
+void Workload::power_lost() {
+    model_.for_each_file([](ModelInode& file) { file.history.all_lost(); });
+}
+
+}  // namespace kdfs::sim
