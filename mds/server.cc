@@ -81,6 +81,11 @@ Task<Status> Server::stop() {
 
 std::string Server::cluster_id() const { return state_.manager.map()->proto().cluster_id(); }
 
+bool Server::session_over(SessionId session) {
+    const Session* found = state_.sessions.find(session);
+    return found == nullptr || found->dead;
+}
+
 Task<Result<uint64_t>> Server::begin_life() {
     KDFS_CO_TRY(co_await state_.store.load(life_key()));
     KDFS_CO_TRY_ASSIGN(std::optional<std::string> stored, state_.store.get(life_key()));

@@ -41,6 +41,10 @@ public:
     // Where it listens, with the port that was chosen.
     std::string address() const { return rpc_.address(); }
     std::string cluster_id() const;
+    // The newest published map.
+    std::shared_ptr<const ClusterMap> map() const { return state_.manager.map(); }
+    // True if requests of the session are refused: it ended, or never was.
+    bool session_over(SessionId session);
 
 private:
     Task<Result<RpcReply>> handle(RpcRequest request);

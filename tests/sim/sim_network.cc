@@ -361,6 +361,9 @@ void SimNetwork::deliver(const std::shared_ptr<Link>& link, int to, InFlight ite
     frame.header = *header;
     frame.body = std::move(item.body);
     frame.payload = std::move(item.payload);
+    if (tracer_) {
+        tracer_(link->ends[1 - to].endpoint.identity.name, end.endpoint.identity.name, frame);
+    }
     if (end.handlers.on_frame) {
         end.handlers.on_frame(std::move(frame));
     }

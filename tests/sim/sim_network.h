@@ -60,6 +60,9 @@ public:
 
     SimNetwork(SimClock& clock, Random random) : clock_(clock), random_(random) {}
     NetworkFaults& faults() { return faults_; }
+    // Sees every frame that is delivered, for verbose runs: sender, receiver, frame.
+    using Tracer = Function<void(const std::string&, const std::string&, const Frame&)>;
+    void set_tracer(Tracer tracer) { tracer_ = std::move(tracer); }
 
     // Cuts or heals both directions between two machines.
     void set_blocked(MachineId a, MachineId b, bool blocked);
@@ -102,6 +105,7 @@ private:
     SimClock& clock_;
     Random random_;
     NetworkFaults faults_;
+    Tracer tracer_;
     std::set<std::pair<MachineId, MachineId>> blocked_;
     std::set<MachineId> without_power_;
     std::map<std::string, Listening> listening_;

@@ -54,7 +54,7 @@ public:
         result.virtual_time = shared_.clock.now().time_since_epoch() - std::chrono::hours(1);
         result.shape =
             shape_.describe() + "; " + faults_.describe() + (power_fails_ ? " power-fails" : "");
-        if (verdict_.failed()) {
+        if (verdict_.failed() && !options_.verbose) {
             for (const std::string& line : shared_.log_book.last_lines()) {
                 result.log += line + "\n";
             }
