@@ -14,6 +14,15 @@
 namespace kdfs::client {
 namespace {
 
+// Several writes to one O_DIRECT file at once: libfuse knows the flag from 3.15 on.
+void allow_parallel_direct_writes(fuse_file_info& info) {
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 15)
+    info.parallel_direct_writes = 1;
+#else
+    (void)info;
+#endif
+}
+
 // The kernel takes 1024 at most, with some for headers.
 constexpr size_t kReplyBuffersMax = 1000;
 // "." and "..".
@@ -123,7 +132,7 @@ Task<void> FuseBridge::do_create(fuse_req_t req, pb::Create op, fuse_file_info i
     fuse_entry_param entry = entry_of(parent, name, opened->attr);
     info.fh = opened->id;
     info.keep_cache = 1;
-    info.parallel_direct_writes = 1;
+    allow_parallel_direct_writes(info);
     if (fuse_reply_create(req, &entry, &info) == -ENOENT) {
         client_->release(opened->id);  // The caller is gone; nobody will close it.
     }
@@ -180,7 +189,7 @@ Task<void> FuseBridge::do_open(fuse_req_t req, InodeId ino, fuse_file_info info)
     }
     info.fh = opened->id;
     info.keep_cache = client_->attr_cacheable(ino) ? 1 : 0;
-    info.parallel_direct_writes = 1;
+    allow_parallel_direct_writes(info);
     info.noflush = options.write ? 0 : 1;
     if (fuse_reply_open(req, &info) == -ENOENT) {
         client_->release(opened->id);

@@ -19,6 +19,9 @@ Error no_such_name(InodeId parent, const std::string& name) {
 }  // namespace
 
 bool FileClient::cached_lookup(InodeId parent, const std::string& name, const pb::Attr*& attr) {
+    if (name.size() > kNameBytesMax) {
+        return false;  // Too long, which the server says, is not the same as absent.
+    }
     InodeRef directory = cache_.find(parent);
     if (!directory || !usable(*directory, pb::LEASE_READ)) {
         return false;
