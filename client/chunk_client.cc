@@ -75,7 +75,9 @@ ChunkClient::ChunkClient(Env& env, const ClientOptions& options, MapSource& sour
       source_(source),
       window_bytes_(std::max(options.window_bytes, kPieceBytesMax)),
       window_(window_bytes_),
-      scope_(env.scheduler()) {}
+      scope_(env.scheduler()) {
+    source_.on_map([this](const ClusterMap& map) { lineage_.see(map); });
+}
 
 ChunkClient::~ChunkClient() = default;
 
@@ -248,7 +250,7 @@ Task<Status> ChunkClient::after_read_error(ReadState& state,
     co_return Status();
 }
 
-Task<Status> ChunkClient::write(ChunkWrite what) {
+Task<Result<uint64_t>> ChunkClient::write(ChunkWrite what) {
     QueueUse use(queues_, what.chunk);
     use.hold = co_await use.mutex().lock();
     uint64_t cost = std::max<uint64_t>(std::min(what.data.size(), window_bytes_), 1);
@@ -276,9 +278,14 @@ Task<Status> ChunkClient::write(ChunkWrite what) {
                                 ": the session was lost before the write was done");
         }
         std::shared_ptr<const ClusterMap> map = source_.map();
+        // As it was before: what breaks meanwhile may take this write along.
+        uint64_t lineage = lineage_.number(what.chain);
         Status done = co_await write_once(map, request, what.data, timeout);
-        if (done.ok() || !worth_retry(done.error().code) || env_.now() >= deadline) {
-            co_return done;
+        if (done.ok()) {
+            co_return lineage;
+        }
+        if (!worth_retry(done.error().code) || env_.now() >= deadline) {
+            co_return std::move(done).error();
         }
         if (done.error().code == Errc::kTimeout) {
             timeout = doubled(timeout, kAttemptMax);
@@ -315,8 +322,11 @@ Task<Status> ChunkClient::write_once(std::shared_ptr<const ClusterMap> map,
     co_return Status();
 }
 
-Task<Status> ChunkClient::sync(std::vector<ChainId> chains) {
-    std::set<ChainId> pending(chains.begin(), chains.end());
+Task<Status> ChunkClient::sync(std::map<ChainId, uint64_t> written) {
+    std::set<ChainId> pending;
+    for (auto& [chain, lineage] : written) {
+        pending.insert(chain);
+    }
     TimePoint deadline = env_.now() + options_.patience;
     Duration delay = kBackoffMin;
     while (!pending.empty()) {
@@ -366,6 +376,13 @@ Task<Status> ChunkClient::sync(std::vector<ChainId> chains) {
         }
         co_await source_.wait_newer(map->epoch(), env_.now() + delay);
         delay = doubled(delay, kBackoffMax);
+    }
+    for (auto& [chain, lineage] : written) {
+        if (lineage_.number(chain) != lineage) {
+            co_return Error(Errc::kLostData,
+                            "every replica of chain " + std::to_string(chain.value) +
+                                " was restarted before data on it was synced; write it again");
+        }
     }
     co_return Status();
 }

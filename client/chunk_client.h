@@ -1,5 +1,6 @@
 #pragma once
 
+#include "client/chain_lineage.h"
 #include "client/map_source.h"
 #include "client/options.h"
 #include "kdfs/proto/chunk.pb.h"
@@ -62,10 +63,11 @@ public:
     // The bytes of the range that the chunk has; fewer where it ends.
     Task<Result<BufferChain>> read(ChunkRead what);
     // Completes when every member that takes writes has committed. Writes to one chunk run one at
-    // a time, in the order of the calls.
-    Task<Status> write(ChunkWrite what);
+    // a time, in the order of the calls. Gives the chain's number for sync().
+    Task<Result<uint64_t>> write(ChunkWrite what);
     // Makes everything committed so far on these chains durable on each of their serving members.
-    Task<Status> sync(std::vector<ChainId> chains);
+    // kLostData if commits since a write that gave such a number may have been lost.
+    Task<Status> sync(std::map<ChainId, uint64_t> written);
     // One request to one storage daemon (tools): no retry.
     Task<Result<RpcReply>> raw_call(NodeId node, RpcCall call);
     Task<void> stop();
@@ -99,6 +101,7 @@ private:
     Env& env_;
     const ClientOptions& options_;
     MapSource& source_;
+    ChainLineage lineage_;
     uint64_t next_write_id_ = 1;
     uint64_t window_bytes_;
     Semaphore window_;

@@ -247,7 +247,7 @@ Task<Status> FileClient::write_pieces(InodeRef inode,
     }
     const pb::ChainTable* table = (*map)->table(layout.table());
     std::vector<PieceRange> ranges = split_range(layout, *table, data_id, offset, data.size());
-    std::vector<Task<Status>> tasks;
+    std::vector<Task<Result<uint64_t>>> tasks;
     for (const PieceRange& range : ranges) {
         BufferChain part(data.slice(range.file_offset - offset, range.length));
         ChunkWrite what(range.chunk,
@@ -257,12 +257,12 @@ Task<Status> FileClient::write_pieces(InodeRef inode,
                         Durability::kCommitted);
         tasks.push_back(chunks_.write(std::move(what)));
     }
-    std::vector<Status> results = co_await when_all(scope_, std::move(tasks));
+    std::vector<Result<uint64_t>> results = co_await when_all(scope_, std::move(tasks));
     for (size_t i = 0; i < results.size(); ++i) {
         if (!results[i].ok()) {
             co_return std::move(results[i]).error();
         }
-        inode->unsynced.insert(ranges[i].chain);
+        inode->unsynced.emplace(ranges[i].chain, *results[i]);
     }
     co_return Status();
 }
@@ -294,12 +294,15 @@ Task<Status> FileClient::sync_data(InodeRef inode) {
     if (inode->unsynced.empty()) {
         co_return Status();
     }
-    std::vector<ChainId> chains(inode->unsynced.begin(), inode->unsynced.end());
+    std::map<ChainId, uint64_t> written = std::move(inode->unsynced);
     inode->unsynced.clear();
-    std::vector<ChainId> asked = chains;
+    std::map<ChainId, uint64_t> asked = written;
     Status synced = co_await chunks_.sync(std::move(asked));
-    if (!synced.ok()) {
-        inode->unsynced.insert(chains.begin(), chains.end());
+    // Lost data is reported once; after any other error the next fsync tries again.
+    if (!synced.ok() && synced.error().code != Errc::kLostData) {
+        for (auto& [chain, lineage] : written) {
+            inode->unsynced[chain] = lineage;
+        }
     }
     co_return synced;
 }

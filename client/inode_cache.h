@@ -65,7 +65,8 @@ struct Inode {
     bool sync_runs = false;   // runs that start now are synced by the chunks
     Event flight_done;
     std::optional<Error> write_error;  // reported once
-    std::set<ChainId> unsynced;        // chains with commits that no sync covers yet
+    // Chains with commits that no sync covers yet, and their number at the oldest of them.
+    std::map<ChainId, uint64_t> unsynced;
     std::map<uint64_t, std::shared_ptr<FetchedPiece>> fetched;
 
     // Directories: name to inode, 0 for a name known to be absent.

@@ -23,7 +23,7 @@ bool FileClient::cached_lookup(InodeId parent, const std::string& name, const pb
         return false;  // Too long, which the server says, is not the same as absent.
     }
     InodeRef directory = cache_.find(parent);
-    if (!directory || !usable(*directory, pb::LEASE_READ)) {
+    if (!directory || !usable(*directory, pb::LEASE_READ) || name.size() > kNameBytesMax) {
         return false;
     }
     auto found = directory->names.find(name);
@@ -78,6 +78,12 @@ void FileClient::own_change(InodeId parent, const std::string& name, InodeId ino
 }
 
 Task<Result<pb::Attr>> FileClient::lookup(InodeId parent, std::string name) {
+    if (name.size() > kNameBytesMax) {
+        // The listing of a directory knows nothing of names that cannot exist.
+        co_return Error(Errc::kNameTooLong,
+                        "a name has " + std::to_string(name.size()) + " bytes, at most " +
+                            std::to_string(kNameBytesMax) + " are possible");
+    }
     const pb::Attr* known = nullptr;
     if (cached_lookup(parent, name, known)) {
         if (known == nullptr) {

@@ -435,6 +435,9 @@ void Session::adopt_map(const pb::ClusterMap& proto) {
         return;
     }
     map_ = std::move(*made);
+    if (on_map_) {
+        on_map_(*map_);
+    }
     map_changed_.pulse();
 }
 

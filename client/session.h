@@ -72,6 +72,9 @@ public:
 
     std::shared_ptr<const ClusterMap> map() const override { return map_; }
     Task<bool> wait_newer(Epoch epoch, TimePoint until) override;
+    void on_map(Function<void(const ClusterMap&)> callback) override {
+        on_map_ = std::move(callback);
+    }
     SessionId session() const override { return id_; }
     // Any other call to the server (tools): no sequence number, one attempt until `deadline`.
     Task<Result<RpcReply>> raw_call(MessageType type, Buffer body, TimePoint deadline);
@@ -114,6 +117,7 @@ private:
 
     std::shared_ptr<const ClusterMap> map_;
     Event map_changed_;
+    Function<void(const ClusterMap&)> on_map_;
     bool querying_map_ = false;
     TimePoint next_map_query_{};
 

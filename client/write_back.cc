@@ -41,7 +41,7 @@ Task<void> FileClient::write_run(InodeRef inode, WriteBuffer::Run run, Durabilit
     chunk.data = DataId(inode->attr.data());
     chunk.index = run.piece;
     pb::Layout layout = inode->attr.layout();
-    Status written;
+    Result<uint64_t> written = uint64_t{0};
     ChainId chain;
     auto map = co_await map_with(layout);
     if (map.ok()) {
@@ -63,7 +63,7 @@ Task<void> FileClient::write_run(InodeRef inode, WriteBuffer::Run run, Durabilit
             inode->write_error = std::move(written).error();
         }
     } else if (durability == Durability::kCommitted) {
-        inode->unsynced.insert(chain);
+        inode->unsynced.emplace(chain, *written);
     }
     uint64_t before = inode->buffer->bytes();
     inode->buffer->done(run.piece);

@@ -1,4 +1,5 @@
 #include "client/block_sums.h"
+#include "client/chain_lineage.h"
 #include "client/inode_cache.h"
 #include "client/read_ahead.h"
 #include "kdfs/base/checksum.h"
@@ -94,6 +95,57 @@ TEST(ReadAheadTest, JumpingReaderGetsNothing) {
             EXPECT_EQ(plan.first, plan.beyond);
         }
     }
+}
+
+// Two nodes with a target each and one chain over both.
+std::shared_ptr<const ClusterMap> map_of(uint64_t incarnation1,
+                                         pb::MemberState state1,
+                                         uint64_t incarnation2,
+                                         pb::MemberState state2) {
+    pb::ClusterMap map;
+    map.set_epoch(1);
+    pb::Chain* chain = map.add_chains();
+    chain->set_id(1);
+    chain->set_version(1);
+    for (uint64_t i = 1; i <= 2; ++i) {
+        pb::Node* node = map.add_nodes();
+        node->set_id(i);
+        node->set_incarnation(i == 1 ? incarnation1 : incarnation2);
+        pb::Target* target = map.add_targets();
+        target->set_id(i);
+        target->set_node(i);
+        pb::ChainMember* member = chain->add_members();
+        member->set_target(i);
+        member->set_state(i == 1 ? state1 : state2);
+    }
+    return *ClusterMap::make(map);
+}
+
+TEST(ChainLineageTest, GoesOnWhileOneServesOn) {
+    ChainLineage lineage;
+    ChainId chain(1);
+    lineage.see(*map_of(1, pb::MEMBER_SERVING, 1, pb::MEMBER_SERVING));
+    uint64_t before = lineage.number(chain);
+
+    lineage.see(*map_of(2, pb::MEMBER_OFFLINE, 1, pb::MEMBER_SERVING));
+    lineage.see(*map_of(2, pb::MEMBER_SERVING, 1, pb::MEMBER_SERVING));
+    lineage.see(*map_of(2, pb::MEMBER_SERVING, 5, pb::MEMBER_OFFLINE));
+    lineage.see(*map_of(2, pb::MEMBER_SERVING, 5, pb::MEMBER_SERVING));
+
+    EXPECT_EQ(lineage.number(chain), before);
+}
+
+TEST(ChainLineageTest, BreaksWhenTheLastComesBackStartedAnew) {
+    ChainLineage lineage;
+    ChainId chain(1);
+    lineage.see(*map_of(1, pb::MEMBER_SERVING, 1, pb::MEMBER_OFFLINE));
+    uint64_t before = lineage.number(chain);
+
+    lineage.see(*map_of(1, pb::MEMBER_LAST_SERVING, 1, pb::MEMBER_OFFLINE));
+    EXPECT_EQ(lineage.number(chain), before);
+    lineage.see(*map_of(2, pb::MEMBER_SERVING, 1, pb::MEMBER_OFFLINE));
+
+    EXPECT_NE(lineage.number(chain), before);
 }
 
 pb::Grant grant(pb::LeaseMode mode, uint64_t seq) {
