@@ -258,6 +258,8 @@ Task<Status> FileClient::write_pieces(InodeRef inode,
         tasks.push_back(chunks_.write(std::move(what)));
     }
     std::vector<Result<uint64_t>> results = co_await when_all(scope_, std::move(tasks));
+    // What was fetched before or meanwhile lacks these bytes.
+    drop_fetched(*inode, ranges.front().chunk.index, ranges.back().chunk.index);
     for (size_t i = 0; i < results.size(); ++i) {
         if (!results[i].ok()) {
             co_return std::move(results[i]).error();
