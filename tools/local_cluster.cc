@@ -284,7 +284,8 @@ Status LocalCluster::wait_for_chains(Clock::time_point deadline) {
         }
         if (reply.ok()) {
             StatusView view = judge_status(*reply, context);
-            bool usable = view.chains.total != 0 && view.chains.down + view.chains.thin_down == 0;
+            bool served = view.chains.total != 0 && view.chains.down + view.chains.thin_down == 0;
+            bool usable = served && view.nodes_silent == 0;
             bool complete = usable && view.chains.full == view.chains.total;
             if (usable && !complete && now >= sync_deadline) {
                 notices_.push_back(

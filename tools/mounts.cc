@@ -4,6 +4,7 @@
 
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -150,8 +151,9 @@ std::vector<MountDaemon> mount_daemons() {
 Status probe_mount(const std::string& path, std::chrono::milliseconds patience) {
     pid_t pid = fork();
     if (pid == 0) {
-        struct stat info {};
-        _exit(stat(path.c_str(), &info) == 0 ? 0 : errno);
+        // The kernel answers stat() of the root from its cache even when the daemon is dead.
+        struct statvfs info {};
+        _exit(statvfs(path.c_str(), &info) == 0 ? 0 : errno);
     }
     if (pid < 0) {
         return errno_error(errno, "fork for looking at " + path);
@@ -170,7 +172,7 @@ Status probe_mount(const std::string& path, std::chrono::milliseconds patience) 
     }
     int code = WIFEXITED(wait_status) ? WEXITSTATUS(wait_status) : EIO;
     if (code != 0) {
-        return errno_error(code, "stat " + path);
+        return errno_error(code, "look at the file system at " + path);
     }
     return {};
 }

@@ -83,9 +83,28 @@ void count_chains(const pb::ClusterMap& map, const StatusContext& context, Chain
     }
 }
 
+// The map survives a restart of the metadata server; until a daemon has reported to the new one,
+// nobody knows whether it still runs.
+void judge_report(const pb::StatusReply& reply,
+                  const pb::Node& node,
+                  const StatusContext& context,
+                  StatusView& view) {
+    for (const pb::TargetReport& report : reply.targets()) {
+        if (node_of_target(reply.map(), report.target()) == node.id()) {
+            return;
+        }
+    }
+    ++view.nodes_silent;
+    view.problems.push_back({Health::kDegraded,
+                             "node " + node.name() + " has not reported yet",
+                             "the metadata server was started and waits for its heartbeat",
+                             start_again(context, "kdfs-storage on " + node.name())});
+}
+
 void judge_nodes(const pb::StatusReply& reply, const StatusContext& context, StatusView& view) {
     for (const pb::Node& node : reply.map().nodes()) {
         if (node.online()) {
+            judge_report(reply, node, context, view);
             continue;
         }
         const auto& dead = context.nodes_not_running;

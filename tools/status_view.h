@@ -62,6 +62,8 @@ struct StatusView {
     Health health = Health::kHealthy;
     ChainCounts chains;
     SpaceTotals space;
+    // Online by the map, but not heard of since the metadata server started.
+    uint64_t nodes_silent = 0;
     std::vector<Problem> problems;
 };
 

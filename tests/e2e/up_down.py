@@ -34,7 +34,7 @@ def check_status(test_cluster):
     status = test_cluster.status()
     assert status["health"] == "healthy", status
     assert len(status["nodes"]) == 3 and all(node["online"] for node in status["nodes"]), status
-    assert status["redundancy"] == {"copies_min": 2, "copies_meant": 2}, status
+    assert status["chains"]["complete"] == status["chains"]["total"] > 0, status
     assert len(status["sessions"]) == 1, status
     text = test_cluster.kdfs("status", "--dir", test_cluster.state).stdout
     assert "healthy" in text.splitlines()[0], text
