@@ -377,7 +377,7 @@ void crash_rounds(uint64_t seed) {
 }
 
 TEST(ChunkStoreTest, CrashAtAnyStepKeepsWhatWasSynced) {
-    for (uint64_t seed = 1; seed <= 30 && !HasFailure(); ++seed) {
+    for (uint64_t seed = 1; seed <= seed_count(30) && !HasFailure(); ++seed) {
         crash_rounds(seed);
     }
 }

@@ -8,6 +8,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <map>
 #include <memory>
 #include <optional>
@@ -89,6 +90,13 @@ private:
     StoreOptions options_;
     sim::SimNode node_;
 };
+
+// How many seeds a test over random histories runs: KDFS_TEST_SEEDS asks for more than a quick
+// run has time for.
+inline uint64_t seed_count(uint64_t quick) {
+    const char* wanted = std::getenv("KDFS_TEST_SEEDS");
+    return wanted == nullptr ? quick : std::strtoull(wanted, nullptr, 10);
+}
 
 inline ChunkKey key_of(uint64_t data, uint64_t index) {
     return ChunkKey{ChainId(1), ChunkId{DataId(data), index}};
