@@ -113,6 +113,9 @@ void Replicator::before_map(const ClusterMap* old_map, const ClusterMap& new_map
                         member_state(*old, target) == pb::MEMBER_SERVING;
             if (!kept) {
                 ++stints_[std::pair(target, ChainId(chain.id()))];
+                if (!tombstones_.empty()) {
+                    tombstones_.forget(target, ChainId(chain.id()));
+                }
             }
         }
     }
@@ -324,16 +327,20 @@ Status Replicator::check_order(const WriteJob& job) const {
     return {};
 }
 
-bool Replicator::fits_on_base(const WriteJob& job) {
-    switch (job.request.kind()) {
-        case pb::WRITE_REMOVE:
-            return !job.base || job.base_version() == job.request.base_version();
-        case pb::WRITE_REPLACE:
-            return job.base_version() == job.request.base_version() &&
-                   (job.base ? job.base->digest() : 0) == job.request.base_digest();
-        default:
-            return job.base_version() == job.request.base_version();
+bool Replicator::fits_on_base(const WriteJob& job) const {
+    bool removes = job.request.kind() == pb::WRITE_REMOVE;
+    if (!job.base && !removes) {
+        // Versions only go up, so this would bring back a chunk that was removed since.
+        ChunkVersion removed = tombstones_.version(ChunkSlots::Key(job.member.target, job.key));
+        if (job.new_version <= removed) {
+            return false;
+        }
     }
+    bool same_version = job.base_version() == job.request.base_version();
+    if (job.request.kind() == pb::WRITE_REPLACE) {
+        return same_version && (job.base ? job.base->digest() : 0) == job.request.base_digest();
+    }
+    return same_version || (removes && !job.base);
 }
 
 Task<Result<StagedWrite>> Replicator::stage(WriteJob& job) {
@@ -369,7 +376,7 @@ Task<Result<pb::WriteReply>> Replicator::locked_write(WriteJob& job, ChunkSlots:
     }
     ChunkSlots::Pending pending(slot);
     if (job.base && job.request.kind() == pb::WRITE_REMOVE) {
-        tombstones_.put(ChunkSlots::Key(job.member.target, job.key), job.base);
+        tombstones_.put(ChunkSlots::Key(job.member.target, job.key), *job.base);
     }
     WriteCargo cargo(*this, job);
     Flight flight;

@@ -132,7 +132,7 @@ private:
     Task<Result<pb::WriteReply>> locked_write(WriteJob& job, ChunkSlots::Slot& slot);
     Task<Status> check_base(WriteJob& job);
     bool is_duplicate(const WriteJob& job) const;
-    static bool fits_on_base(const WriteJob& job);
+    bool fits_on_base(const WriteJob& job) const;
     Status check_order(const WriteJob& job) const;
     ChunkVersion next_version(const WriteJob& job) const;
     Task<Result<pb::ChunkEntry>> ask_entry(TargetId of, ChunkKey key, uint64_t chain_version);

@@ -363,7 +363,7 @@ Task<Status> Replicator::remove_here(const Member& member,
             co_return std::move(staged).error();
         }
         if (record) {
-            tombstones_.put(ChunkSlots::Key(member.target, one.key), record);
+            tombstones_.put(ChunkSlots::Key(member.target, one.key), *record);
         }
         KDFS_CO_TRY(member.store->commit(std::move(*staged)));
     }

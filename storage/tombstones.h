@@ -11,19 +11,23 @@
 
 namespace kdfs::storage {
 
-// The recent writers of chunks removed lately, so that a write that comes again after its chunk was
-// removed does not bring it back. In memory: a help against repetitions that were long on their
-// way, not a promise. Bound: kEntriesMax chunks.
+// What is remembered of chunks removed lately: their version and recent writers, so that a write
+// that comes again after its chunk was removed does not bring it back. In memory, which is enough:
+// a request names a chain version, and that changes when a member starts anew. Bound: kEntriesMax
+// chunks, the oldest go first; a repetition that is later than so many removals is not known.
 class Tombstones {
 public:
-    static constexpr size_t kEntriesMax = 4096;
+    static constexpr size_t kEntriesMax = 16384;
 
-    void put(const ChunkSlots::Key& key, const RecordPtr& removed) {
-        std::vector<RecentWrite>& recent = entries_[key];
-        if (recent.empty()) {
+    void put(const ChunkSlots::Key& key, const ChunkRecord& removed) {
+        auto [place, is_new] = entries_.try_emplace(key);
+        if (is_new) {
             order_.push_back(key);
         }
-        recent.insert(recent.end(), removed->recent.begin(), removed->recent.end());
+        Entry& entry = place->second;
+        entry.version = std::max(entry.version, removed.version);
+        std::vector<RecentWrite>& recent = entry.recent;
+        recent.insert(recent.end(), removed.recent.begin(), removed.recent.end());
         if (recent.size() > ChunkRecord::kRecentMax) {
             recent.erase(recent.begin(),
                          recent.end() - static_cast<ptrdiff_t>(ChunkRecord::kRecentMax));
@@ -38,16 +42,36 @@ public:
         uint64_t out = 0;
         auto found = entries_.find(key);
         if (found != entries_.end()) {
-            for (const RecentWrite& write : found->second) {
+            for (const RecentWrite& write : found->second.recent) {
                 out = write.session == session ? std::max(out, write.write_id) : out;
             }
         }
         return out;
     }
+    // The highest version the removed chunk had; 0 if none is known.
+    ChunkVersion version(const ChunkSlots::Key& key) const {
+        auto found = entries_.find(key);
+        return found == entries_.end() ? ChunkVersion() : found->second.version;
+    }
+    // Forgets a chain of a target: what is removed or made there now follows another history.
+    void forget(TargetId target, ChainId chain) {
+        std::erase_if(order_, [&](const ChunkSlots::Key& key) {
+            bool goes = key.first == target && key.second.chain == chain;
+            if (goes) {
+                entries_.erase(key);
+            }
+            return goes;
+        });
+    }
+    bool empty() const { return order_.empty(); }
 
 private:
-    std::map<ChunkSlots::Key, std::vector<RecentWrite>> entries_;
-    std::deque<ChunkSlots::Key> order_;  // oldest first
+    struct Entry {
+        ChunkVersion version;
+        std::vector<RecentWrite> recent;
+    };
+    std::map<ChunkSlots::Key, Entry> entries_;
+    std::deque<ChunkSlots::Key> order_;  // oldest first, each once
 };
 
 }  // namespace kdfs::storage

@@ -98,6 +98,11 @@ inline uint64_t seed_count(uint64_t quick) {
     return wanted == nullptr ? quick : std::strtoull(wanted, nullptr, 10);
 }
 
+inline uint64_t seed_first() {
+    const char* wanted = std::getenv("KDFS_TEST_SEED_FIRST");
+    return wanted == nullptr ? 1 : std::strtoull(wanted, nullptr, 10);
+}
+
 inline ChunkKey key_of(uint64_t data, uint64_t index) {
     return ChunkKey{ChainId(1), ChunkId{DataId(data), index}};
 }
