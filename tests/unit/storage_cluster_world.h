@@ -48,14 +48,14 @@ public:
         }
         return all;
     }
-    // Whether every chain has a member that serves without this node, and one to bring it back.
-    bool can_lose(uint64_t node) const {
-        for (const pb::Chain& chain : map_.chains()) {
-            size_t serving = 0;
-            for (const pb::ChainMember& member : chain.members()) {
-                serving += member.state() == pb::MEMBER_SERVING && member.target() != node ? 1 : 0;
+    bool serves(uint64_t node, uint64_t incarnation) const {
+        for (const pb::Node& one : map_.nodes()) {
+            if (one.id() == node && (!one.online() || one.incarnation() != incarnation)) {
+                return false;
             }
-            if (serving == 0) {
+        }
+        for (const pb::Chain& chain : map_.chains()) {
+            if (member_state(chain, TargetId(node)) != pb::MEMBER_SERVING) {
                 return false;
             }
         }
@@ -253,6 +253,8 @@ public:
         }
     }
     const Error& last_error() const { return last_error_; }
+    bool removes_by_file() const { return removes_by_file_; }
+    void set_removes_by_file(bool allowed) { removes_by_file_ = allowed; }
 
 private:
     TimePoint deadline() { return env_.now() + std::chrono::seconds(2); }
@@ -275,6 +277,7 @@ private:
     std::shared_ptr<const ClusterMap> map_;
     std::map<uint64_t, uint64_t> write_ids_;
     Error last_error_;
+    bool removes_by_file_ = true;
 };
 
 // A manager, storage daemons with one target each, and a client, on simulated machines.
@@ -337,6 +340,16 @@ public:
     }
     ChunkStore& store(uint64_t node) { return *storage(node).store(TargetId(node)); }
     uint64_t nodes() const { return storage_.size(); }
+    // Whether another node serves everything, in the life in which the manager knows it.
+    bool can_lose(uint64_t node) {
+        for (uint64_t other = 1; other <= nodes(); ++other) {
+            if (other != node && storage_node(other).started() &&
+                manager().serves(other, storage(other).view().incarnation())) {
+                return true;
+            }
+        }
+        return false;
+    }
     sim::SimShared& shared() { return shared_; }
 
 private:
