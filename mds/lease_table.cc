@@ -14,7 +14,11 @@ std::vector<Conflict> LeaseTable::conflicts(SessionId session,
             continue;
         }
         for (const auto& [other, holding] : entry->second.holders) {
-            if (other == session || holding.mode == pb::LEASE_NONE) {
+            if (holding.mode == pb::LEASE_NONE || (other == session && !holding.answer_lost)) {
+                continue;
+            }
+            if (holding.answer_lost) {
+                out.push_back({t.ino, other, pb::LEASE_NONE});
                 continue;
             }
             if (t.access == Access::kChange) {
@@ -105,6 +109,7 @@ bool LeaseTable::release(SessionId session, const pb::ReleaseOne& item) {
     }
     mine.mode = std::min(mine.mode, item.keep());
     mine.returned = mine.returned && mine.mode == pb::LEASE_EXCLUSIVE;
+    mine.answer_lost = mine.answer_lost && mine.mode == pb::LEASE_EXCLUSIVE;
     mine.open = item.still_open();
     bool gave_up = was_exclusive && mine.mode != pb::LEASE_EXCLUSIVE;
     mine.writer = mine.open && (mine.writer || gave_up);
@@ -145,6 +150,7 @@ bool LeaseTable::reaffirm(SessionId session, const pb::HeldLease& held) {
     bool fits = held.mode() <= mine.mode;
     if (mine.mode == pb::LEASE_EXCLUSIVE && held.mode() != pb::LEASE_EXCLUSIVE) {
         mine.open = mine.open || held.open();
+        mine.answer_lost = true;
         set(session, ino, mine);
         return fits;
     }

@@ -52,11 +52,14 @@ public:
         bool writer = false;  // open for writing; implies open
         // The exclusive lease was made a read lease with files open: being taken back wholly.
         bool returned = false;
+        // Given back in an answer that got lost, with the size: its own session waits for it too.
+        bool answer_lost = false;
         uint64_t lease_seq = 0;
         uint64_t open_seq = 0;  // the lease_seq of the last open()
     };
 
-    // The leases of others that must go before `session` may do this.
+    // The leases of others that must go before `session` may do this; of its own only one whose
+    // return got lost.
     std::vector<Conflict> conflicts(SessionId session, const std::vector<Touched>& touched) const;
 
     // Marks the inode open by the session; a grant() follows. The caller has removed the conflicts

@@ -69,7 +69,7 @@ struct DirtyState {
     std::optional<uint64_t> size_bytes;
     std::optional<WallTime> mtime;
     std::optional<WallTime> atime;
-    bool exclusive = false;  // the size is the size; else it is a lower bound
+    bool exclusive = false;  // the times are the times; else lower bounds. The size always is one
     bool kill_suid = false;
 };
 

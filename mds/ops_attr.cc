@@ -109,7 +109,9 @@ Reply op_setattr(View& view, const pb::SetAttr& op, const OpContext& context) {
 Status take_dirty_state(View& view, Inode& inode, const DirtyState& dirty, WallTime now) {
     uint64_t size = inode.size;
     if (dirty.size_bytes && (inode.is_regular() || *dirty.size_bytes != 0)) {
-        size = dirty.exclusive ? *dirty.size_bytes : std::max(size, *dirty.size_bytes);
+        // Only setattr makes a file shorter: an answer to a recall may be overtaken by the flush of
+        // a later write.
+        size = std::max(size, *dirty.size_bytes);
         if (!inode.is_regular() || size > kFileBytesMax) {
             return Error(Errc::kInvalidArgument,
                          "inode " + std::to_string(inode.ino.value) + " cannot have a size of " +

@@ -150,13 +150,13 @@ TEST(AttrTest, FlushOfAnExclusiveHolderIsTheTruth) {
     InodeId file = tree.make(kRootInode, "f");
     ASSERT_TRUE(tree.set_size(file, 100).ok());
     tree.exclusive.insert(file);
-    pb::MetaRequest request = flush(file, 60);
+    pb::MetaRequest request = flush(file, 160);
     request.mutable_flush()->set_mtime(50);
     request.mutable_flush()->set_atime(40);
 
     pb::Attr attr = tree.run(request)->attr();
 
-    EXPECT_EQ(attr.size(), 60U);
+    EXPECT_EQ(attr.size(), 160U);
     EXPECT_EQ(attr.mtime(), 50);
     EXPECT_EQ(attr.atime(), 40);
     pb::Attr again = tree.run(request)->attr();
