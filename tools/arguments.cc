@@ -179,11 +179,28 @@ Result<uint64_t> parse_bytes(const std::string& text, const std::string& what) {
     return value << shift->second;
 }
 
+std::string wrapped(const std::string& text, size_t indent) {
+    std::string out;
+    size_t column = indent;
+    std::istringstream in(text);
+    for (std::string word; in >> word;) {
+        bool first = out.empty();
+        if (!first && column + 1 + word.size() > kTextColumns) {
+            out += "\n" + std::string(indent, ' ') + word;
+            column = indent + word.size();
+        } else {
+            out += (first ? "" : " ") + word;
+            column += word.size() + (first ? 0 : 1);
+        }
+    }
+    return out;
+}
+
 std::string help_text(const CommandSpec& spec) {
     std::ostringstream out;
     out << usage_line(spec) << "\n\n" << spec.summary << ".\n";
     if (!spec.details.empty()) {
-        out << "\n" << spec.details << "\n";
+        out << "\n" << wrapped(spec.details, 0) << "\n";
     }
     if (!spec.options.empty()) {
         size_t width = 0;
@@ -195,7 +212,7 @@ std::string help_text(const CommandSpec& spec) {
             std::string head =
                 "--" + option.name + (option.value.empty() ? "" : " ") + option.value;
             head.resize(width + 5, ' ');
-            out << "  " << head << option.help << "\n";
+            out << "  " << head << wrapped(option.help, head.size() + 2) << "\n";
         }
     }
     if (!spec.examples.empty()) {

@@ -71,6 +71,9 @@ Result<uint64_t> parse_number(const std::string& text,
                               const std::string& what,
                               Arguments::Range range);
 
+// `text` in lines of at most kTextColumns, all but the first begun with `indent` spaces.
+inline constexpr size_t kTextColumns = 90;
+std::string wrapped(const std::string& text, size_t indent);
 // The usage line and everything else for `kdfs NAME --help`.
 std::string help_text(const CommandSpec& spec);
 // The candidate nearest to `word` by edit distance, or nothing if none is near.

@@ -24,7 +24,7 @@ constexpr const char* kExitCodes =
 
 std::string overview() {
     std::ostringstream out;
-    out << "usage: kdfs COMMAND [options]\n\n" << kIntroduction << "\n\ncommands:\n";
+    out << "usage: kdfs COMMAND [options]\n\n" << wrapped(kIntroduction, 0) << "\n\ncommands:\n";
     for (const Command& command : all_commands()) {
         std::string name = command.spec.name;
         name.resize(10, ' ');
@@ -32,7 +32,7 @@ std::string overview() {
     }
     out << "  help      Show this, or the help of a command\n"
         << "  version   Show the version\n\n"
-        << kFindingTheCluster << "\n\nexit codes: " << kExitCodes << "\n";
+        << wrapped(kFindingTheCluster, 0) << "\n\nexit codes: " << wrapped(kExitCodes, 12) << "\n";
     return out.str();
 }
 

@@ -201,7 +201,7 @@ void print_text(const std::vector<Finding>& findings, Console& console) {
         head.resize(26, ' ');
         console.out << head << " " << finding.what << "\n";
         if (!finding.advice.empty()) {
-            console.out << std::string(27, ' ') << "-> " << finding.advice << "\n";
+            console.out << std::string(27, ' ') << "-> " << wrapped(finding.advice, 30) << "\n";
         }
     }
 }
