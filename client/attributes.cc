@@ -84,15 +84,18 @@ Task<Result<pb::Attr>> FileClient::setattr_call(pb::SetAttr op) {
     bool sets_size = op.has_size();
     bool sets_times = op.has_mtime() || sets_size;
     InodeId ino(op.ino());
+    InodeRef inode = cache_.get(ino);
+    // Ours are out of date from the moment the server has the new ones.
+    bool had_times = inode->times_dirty;
+    if (sets_times) {
+        inode->times_dirty = false;
+    }
     pb::MetaRequest request;
     *request.mutable_setattr() = std::move(op);
     auto reply = co_await call(std::move(request));
     if (!reply.ok()) {
+        inode->times_dirty = inode->times_dirty || had_times;
         co_return std::move(reply).error();
-    }
-    InodeRef inode = cache_.get(ino);
-    if (sets_times) {
-        inode->times_dirty = false;
     }
     if (sets_size) {
         inode->size_dirty = false;
@@ -124,8 +127,9 @@ Task<Result<pb::Attr>> FileClient::set_size(InodeRef inode, pb::SetAttr op) {
     }
     Hold hold(*this, inode);
     co_await hold.quiet();
-    if (inode->size_dirty && size != 0) {
-        // The server must know how far the chunks reach, to cut them.
+    if (inode->meta_dirty()) {
+        // The server must know how far the chunks reach, to cut them; and a recall that overtakes
+        // its answer must find nothing older to tell.
         KDFS_CO_TRY(co_await flush_meta(inode, false));
     }
     co_await hold.quiet();

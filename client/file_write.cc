@@ -16,6 +16,10 @@ Task<Result<Opened>> FileClient::open(InodeId ino, OpenOptions options) {
     if (known && !options.truncate && usable(*known, pb::LEASE_READ)) {
         co_return add_open(std::move(known), options.write);
     }
+    if (known && options.truncate && known->meta_dirty()) {
+        // A recall that overtakes the answer must find nothing older to tell.
+        KDFS_CO_TRY(co_await flush_meta(known, false));
+    }
     pb::MetaRequest request;
     pb::Open& op = *request.mutable_open();
     op.set_ino(ino.value);

@@ -67,9 +67,9 @@ pb::ReleaseOne FileClient::returned(Inode& inode,
         // Given anew meanwhile: the server asks again for that one.
         return item;
     }
-    if (was_exclusive) {
-        item.set_size(inode.attr.size());
-        item.set_mtime(inode.attr.mtime());
+    // Only what the server does not know: a truncation of our own may be under way, whose answer
+    // was overtaken by the recall.
+    if (was_exclusive && item.has_size()) {
         inode.last_return = item;
     } else if (!item.has_size() && inode.last_return.lease_seq() == request.lease_seq()) {
         // Asked twice: the first answer may have got lost.
