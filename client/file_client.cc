@@ -223,6 +223,7 @@ pb::ReleaseOne FileClient::release_item(const Inode& inode,
 void FileClient::queue_release(Inode& inode, pb::LeaseMode keep, bool still_open) {
     releases_.push_back(release_item(inode, keep, still_open));
     inode.server_open = still_open;
+    inode.server_writes = inode.server_writes && still_open;
     cache_.cap(inode, inode.lease_seq, keep);
     if (!sending_releases_) {
         sending_releases_ = true;

@@ -49,6 +49,7 @@ Task<Result<Opened>> FileClient::open(InodeId ino, OpenOptions options) {
     }
     InodeRef inode = adopt(reply->attr());
     inode->server_open = true;
+    inode->server_writes = inode->server_writes || options.write;
     inode->meta_synced = inode->meta_synced && !empties;
     co_return add_open(std::move(inode), options.write);
 }
@@ -103,6 +104,7 @@ Task<Status> FileClient::want_exclusive(InodeRef inode) {
     }
     adopt(reply->attr());
     inode->server_open = true;
+    inode->server_writes = true;
     co_return Status();
 }
 
@@ -151,7 +153,8 @@ Task<Result<uint64_t>> FileClient::write(WriteOp op) {
             buffer_write(inode, at, op.data);
             co_return bytes;
         }
-        bool ask = inode->writes_through % kWritesThrough == 0 || op.append;
+        bool ask = inode->writes_through % kWritesThrough == 0 || op.append ||
+                   !inode->server_writes || inode->lease != pb::LEASE_NONE;
         ++inode->writes_through;
         if (ask) {
             KDFS_CO_TRY(co_await want_exclusive(inode));

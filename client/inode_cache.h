@@ -45,6 +45,8 @@ struct Inode {
 
     uint64_t opens = 0;
     bool server_open = false;  // the server counts it as open by us
+    // It also knows that we write without the exclusive lease.
+    bool server_writes = false;
     bool size_dirty = false;
     bool times_dirty = false;
     bool meta_synced = false;  // everything we know to have changed is on the server's disk

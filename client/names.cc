@@ -141,6 +141,7 @@ Task<Result<Opened>> FileClient::create(pb::Create op) {
     }
     InodeRef inode = adopt(reply->attr());
     inode->server_open = true;
+    inode->server_writes = true;
     inode->meta_synced = false;
     own_change(parent, name, inode->ino);
     co_return add_open(std::move(inode), true);

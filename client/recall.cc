@@ -77,6 +77,7 @@ pb::ReleaseOne FileClient::returned(Inode& inode,
         item.set_mtime(inode.last_return.mtime());
     }
     inode.server_open = open;
+    inode.server_writes = open && (inode.server_writes || was_exclusive);
     inode.size_dirty = false;
     inode.times_dirty = false;
     meta_dirty_.erase(inode.ino);
@@ -128,6 +129,7 @@ void FileClient::lost() {
     for (const InodeRef& inode : cache_.sorted()) {
         lose_lease(*inode);
         inode->server_open = false;
+        inode->server_writes = false;
         inode->lease_seq = 0;
         inode->cap_seq = 0;
     }
