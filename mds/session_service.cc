@@ -271,8 +271,42 @@ Task<void> SessionService::look_for_expired() {
         for (SessionId id : state_.sessions.take_expired(state_.env.now())) {
             scope_.spawn(expire(id));
         }
+        if (!orphans_swept_ && !state_.sessions.in_grace()) {
+            orphans_swept_ = true;
+            scope_.spawn(sweep_orphans());
+        }
         TimePoint next = state_.env.now() + state_.sessions.lease() / kLooksPerLease;
         co_await stop_.wait_until(next);
+    }
+}
+
+// Sessions of an earlier life that did not come back had files open that nobody remembers.
+Task<void> SessionService::sweep_orphans() {
+    InodeId after;
+    while (!state_.stopping) {
+        auto orphans = state_.space.orphans(after, kOrphansAtOnce);
+        if (!orphans.ok() && orphans.error().code == Errc::kWouldBlock) {
+            Status loaded = co_await load_missing(state_);
+            if (loaded.ok()) {
+                continue;
+            }
+            orphans = loaded.error();
+        }
+        Status freed;
+        if (!orphans.ok()) {
+            freed = orphans.error();
+        } else if (!orphans->empty()) {
+            after = orphans->back();
+            freed = co_await meta_.free_orphans(std::move(*orphans));
+        } else {
+            co_return;
+        }
+        if (!freed.ok()) {
+            LogEvent(state_.env.log(), LogLevel::kError, "files without a name not freed")
+                .with("cause", freed.error().to_string())
+                .with("next", "they are freed at the next start");
+            co_return;
+        }
     }
 }
 

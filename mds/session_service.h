@@ -25,6 +25,7 @@ public:
     // Looks for leases that ran out this many times per lease.
     static constexpr int kLooksPerLease = 32;
     static constexpr size_t kRecoveriesAtOnce = 16;
+    static constexpr uint64_t kOrphansAtOnce = 256;
 
     // All outlive this.
     SessionService(State& state, MetaService& meta);
@@ -53,6 +54,7 @@ private:
     Status load_sessions();
     Task<Status> load_replies();
     Task<void> look_for_expired();
+    Task<void> sweep_orphans();
     Task<void> expire(SessionId id);
     Task<Status> recover_sizes(SessionId id);
     Task<Status> recover_size(InodeId ino);
@@ -62,6 +64,7 @@ private:
     State& state_;
     MetaService& meta_;
     uint64_t next_session_ = 1;
+    bool orphans_swept_ = false;
     Event stop_;
     TaskScope scope_;
     // What tasks of scope_ wait for: closed after it.
