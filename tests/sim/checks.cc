@@ -80,6 +80,7 @@ std::optional<mds::NamespaceReport> Cluster::check_namespace() {
 }
 
 void Cluster::check_stores() {
+    mds::Counts left;
     for (int look = 0; look < kCollectionLooks; ++look) {
         auto report = check_namespace();
         if (!report) {
@@ -97,9 +98,12 @@ void Cluster::check_stores() {
             check_chunks(owned);
             return;
         }
+        left = report->counts;
         run_for(kCollectionPause);
     }
-    verdict_.fail(Verdict::Kind::kNoProgress, "chunks of files that are gone are not collected");
+    verdict_.fail(Verdict::Kind::kNoProgress,
+                  "files that are gone are not collected: " + std::to_string(left.orphans) +
+                      " orphans, " + std::to_string(left.gc_queued) + " dead data");
 }
 
 void Cluster::check_chunks(const std::set<DataId>& owned) {

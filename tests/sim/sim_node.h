@@ -51,6 +51,8 @@ public:
     // The node's media, made when first asked for.
     DiskMedium& disk(const std::string& name, uint64_t capacity_bytes);
     MemKvMedium& kv(const std::string& name) { return stores_[name]; }
+    // Small files that the process writes durably.
+    std::map<std::string, std::string>& notes() { return notes_; }
     std::map<std::string, std::unique_ptr<DiskMedium>>& disks() { return disks_; }
     void set_wall_offset(Duration offset);
 
@@ -66,6 +68,7 @@ private:
     Duration wall_offset_{};
     std::map<std::string, std::unique_ptr<DiskMedium>> disks_;
     std::map<std::string, MemKvMedium> stores_;
+    std::map<std::string, std::string> notes_;
     Status failure_;
     std::unique_ptr<Life> life_;
 };

@@ -42,6 +42,8 @@ public:
         server.name = node.name();
         server.manager = kMdsAddress;
         server.listen = node.name() + ":7001";
+        server.cluster_id = node.notes()["cluster"];
+        server.hooks.on_cluster = [&node](const std::string& id) { node.notes()["cluster"] = id; };
         server_ = std::make_unique<storage::Server>(env, std::move(targets), std::move(server));
     }
     static TargetId target_id(uint64_t node, uint64_t number) {
