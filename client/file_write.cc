@@ -282,6 +282,7 @@ Task<Status> FileClient::fsync(OpenId id, bool data_only) {
         co_return std::move(file).error();
     }
     InodeRef inode = (*file)->inode;
+    SemaphoreHold turn = co_await inode->syncing.lock();
     std::vector<Task<Status>> tasks;
     tasks.push_back(sync_data(inode));
     tasks.push_back(sync_meta(inode, data_only));

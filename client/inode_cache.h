@@ -64,6 +64,7 @@ struct Inode {
     bool drain_once = false;  // send everything that is dirty now, in the background
     size_t holds = 0;         // who wants no new runs to start
     size_t forces = 0;        // recalls, which override holds
+    AsyncMutex syncing;       // one fsync at a time: the next must not overtake what is under way
     bool sync_runs = false;   // runs that start now are synced by the chunks
     Event flight_done;
     std::optional<Error> write_error;  // reported once
