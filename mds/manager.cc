@@ -1,6 +1,7 @@
 #include "mds/manager.h"
 
 #include "kdfs/base/codec.h"
+#include "kdfs/kv/kv_load.h"
 #include "mds/schema.h"
 
 #include <algorithm>
@@ -60,9 +61,11 @@ Manager::Manager(Env& env, KvStore& store, MetaLog& log, Options options)
     : env_(env), store_(store), log_(log), options_(std::move(options)), scope_(env.scheduler()) {}
 
 Task<Status> Manager::start() {
-    KDFS_CO_TRY(co_await store_.load(manager_key("map")));
-    KDFS_CO_TRY(co_await store_.load(manager_key("confirmed")));
-    KDFS_CO_TRY(load());
+    KDFS_CO_TRY_ASSIGN(std::optional<std::string> map,
+                       co_await get_loaded(store_, manager_key("map")));
+    KDFS_CO_TRY_ASSIGN(std::optional<std::string> confirmed,
+                       co_await get_loaded(store_, manager_key("confirmed")));
+    KDFS_CO_TRY(restore(map, confirmed));
     KDFS_CO_TRY(persist());
     KDFS_CO_TRY(co_await log_.durable());
     KDFS_CO_TRY_ASSIGN(published_, ClusterMap::make(membership_->map()));
@@ -70,8 +73,8 @@ Task<Status> Manager::start() {
     co_return Status();
 }
 
-Status Manager::load() {
-    KDFS_TRY_ASSIGN(std::optional<std::string> stored, store_.get(manager_key("map")));
+Status Manager::restore(const std::optional<std::string>& stored,
+                        const std::optional<std::string>& confirmed) {
     pb::ClusterMap map;
     if (stored) {
         if (!map.ParseFromString(*stored)) {
@@ -98,7 +101,6 @@ Status Manager::load() {
         map.set_epoch(map.epoch() + 1);
     }
     membership_.emplace(options_.membership, std::move(map), env_.now());
-    KDFS_TRY_ASSIGN(std::optional<std::string> confirmed, store_.get(manager_key("confirmed")));
     if (confirmed) {
         membership_->set_confirmed(decode_confirmed(*confirmed));
         confirmed_stored_ = membership_->confirmed().size();

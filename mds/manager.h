@@ -53,7 +53,8 @@ public:
     Event& changed() { return changed_; }
 
 private:
-    Status load();
+    Status restore(const std::optional<std::string>& stored,
+                   const std::optional<std::string>& confirmed);
     Task<Status> publish();
     Task<void> watch();
     Status persist();

@@ -1,6 +1,7 @@
 #include "mds/server.h"
 
 #include "kdfs/base/codec.h"
+#include "kdfs/kv/kv_load.h"
 #include "kdfs/proto/wire.h"
 #include "mds/schema.h"
 #include "mds/status.h"
@@ -87,8 +88,8 @@ bool Server::session_over(SessionId session) {
 }
 
 Task<Result<uint64_t>> Server::begin_life() {
-    KDFS_CO_TRY(co_await state_.store.load(life_key()));
-    KDFS_CO_TRY_ASSIGN(std::optional<std::string> stored, state_.store.get(life_key()));
+    KDFS_CO_TRY_ASSIGN(std::optional<std::string> stored,
+                       co_await get_loaded(state_.store, life_key()));
     uint64_t life = 1;
     if (stored) {
         Reader in(*stored);
@@ -130,8 +131,8 @@ Task<Status> Server::format_namespace() {
         }
         break;
     }
-    KDFS_CO_TRY(co_await state_.store.load(counters_key()));
-    KDFS_CO_TRY_ASSIGN(std::optional<std::string> stored, state_.store.get(counters_key()));
+    KDFS_CO_TRY_ASSIGN(std::optional<std::string> stored,
+                       co_await get_loaded(state_.store, counters_key()));
     if (!stored) {
         co_return Error(Errc::kCorrupt,
                         "the namespace has a root but no counters: run `kdfs fsck`");

@@ -1,6 +1,7 @@
 #include "mds/session_service.h"
 
 #include "kdfs/base/codec.h"
+#include "kdfs/kv/kv_load.h"
 #include "kdfs/proto/layout.h"
 #include "kdfs/proto/wire.h"
 #include "mds/schema.h"
@@ -32,24 +33,22 @@ SessionService::SessionService(State& state, MetaService& meta)
     : state_(state), meta_(meta), scope_(state.env.scheduler()), parts_(state.env.scheduler()) {}
 
 Task<Status> SessionService::start() {
-    KDFS_CO_TRY(co_await state_.store.load(next_session_key()));
-    KDFS_CO_TRY(co_await state_.store.load_range(table_begin(Table::kSession),
-                                                 table_end(Table::kSession),
-                                                 Sessions::kSessionsMax));
-    KDFS_CO_TRY(load_sessions());
+    KDFS_CO_TRY_ASSIGN(std::optional<std::string> next,
+                       co_await get_loaded(state_.store, next_session_key()));
+    if (next) {
+        next_session_ = std::max<uint64_t>(1, Reader(*next).u64());
+    }
+    KDFS_CO_TRY_ASSIGN(std::vector<KvEntry> entries,
+                       co_await scan_loaded(state_.store,
+                                            table_begin(Table::kSession),
+                                            table_end(Table::kSession),
+                                            Sessions::kSessionsMax));
+    KDFS_CO_TRY(restore_sessions(entries));
     KDFS_CO_TRY(co_await load_replies());
     co_return Status();
 }
 
-Status SessionService::load_sessions() {
-    KDFS_TRY_ASSIGN(std::optional<std::string> next, state_.store.get(next_session_key()));
-    if (next) {
-        next_session_ = std::max<uint64_t>(1, Reader(*next).u64());
-    }
-    KDFS_TRY_ASSIGN(std::vector<KvEntry> entries,
-                    state_.store.scan(table_begin(Table::kSession),
-                                      table_end(Table::kSession),
-                                      Sessions::kSessionsMax));
+Status SessionService::restore_sessions(const std::vector<KvEntry>& entries) {
     for (const KvEntry& e : entries) {
         KDFS_TRY_ASSIGN(Session session, Sessions::decode(e.key, e.value));
         state_.sessions.restore(session.id, session.name, session.node_name, state_.env.now());
@@ -66,15 +65,9 @@ Task<Status> SessionService::load_replies() {
         std::string first = reply_key(id, 0);
         std::string beyond = replies_end(id);
         constexpr uint64_t kMost = Sessions::kRepliesMax * 2;
-        auto found = state_.store.scan(first, beyond, kMost);
-        while (!found.ok() && found.error().code == Errc::kWouldBlock) {
-            KDFS_CO_TRY(co_await state_.store.load_range(first, beyond, kMost));
-            found = state_.store.scan(first, beyond, kMost);
-        }
-        if (!found.ok()) {
-            co_return std::move(found).error();
-        }
-        for (const KvEntry& e : *found) {
+        KDFS_CO_TRY_ASSIGN(std::vector<KvEntry> found,
+                           co_await scan_loaded(state_.store, first, beyond, kMost));
+        for (const KvEntry& e : found) {
             Reader key(e.key);
             key.u8();
             key.be64();

@@ -51,7 +51,7 @@ private:
                                     bool known,
                                     const pb::OpenSessionRequest& request);
     void bind(SessionId id, std::shared_ptr<RpcConnection> connection);
-    Status load_sessions();
+    Status restore_sessions(const std::vector<KvEntry>& entries);
     Task<Status> load_replies();
     Task<void> look_for_expired();
     Task<void> sweep_orphans();

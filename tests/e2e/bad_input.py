@@ -26,24 +26,25 @@ class BadInput:
         self.state = test_cluster.state
         self.mount = test_cluster.mount
         self.local = test_cluster.local
+        self.pids = {}
 
     def run(self):
         failed = []
-        pids = {daemon: self.cluster.pid(daemon) for daemon in self.cluster.daemons()}
         for name in sorted(vars(type(self))):
             if not name.startswith("case_"):
                 continue
+            self.pids = self.cluster.pids()
             try:
                 getattr(self, name)()
-                self.alive(pids)
+                self.alive()
                 cluster.say(f"{name[5:]}: refused as it should be")
             except (AssertionError, OSError, subprocess.TimeoutExpired) as error:
                 failed.append(name)
                 cluster.say(f"{name[5:]}: FAILED: {error}")
         assert not failed, f"{len(failed)} cases failed: {' '.join(failed)}"
 
-    def alive(self, pids):
-        for daemon, pid in pids.items():
+    def alive(self):
+        for daemon, pid in self.pids.items():
             assert self.cluster.is_running(daemon), f"{daemon} died"
             assert self.cluster.pid(daemon) == pid, f"{daemon} was replaced"
         path = self.mount / "alive"
@@ -109,6 +110,9 @@ class BadInput:
                     pass
             self.log_grows(daemon, before, pattern)
 
+    def name(self):
+        return raw_peer.cluster_name(self.cluster.key_file())
+
     def other_key(self):
         path = self.local / "other.key"
         if not path.exists():
@@ -136,14 +140,14 @@ class BadInput:
         if shutil.which("openssl") is None:
             cluster.say("(without openssl this case is not tested)")
             return []
-        cluster_id = self.cluster.status()["cluster_id"]
+        cluster_id = self.name()
         return [(daemon, raw_peer.send(self.cluster.address(daemon), cluster_id,
                                        self.cluster.key_file(), data))
                 for daemon in ["mds", *self.cluster.storage()]]
 
     def case_version_wrong(self):
         before = {daemon: len(self.cluster.log(daemon)) for daemon in self.cluster.daemons()}
-        cluster_id = self.cluster.status()["cluster_id"]
+        cluster_id = self.name()
         for daemon, text in self.send_in_tls(raw_peer.hello(cluster_id, version=99)):
             assert "protocol version 99" in text, f"{daemon} answers {text!r}"
             self.log_grows(daemon, before[daemon], r"protocol version 99")
@@ -153,12 +157,12 @@ class BadInput:
             assert "another-cluster" in text, f"{daemon} answers {text!r}"
 
     def case_frame_truncated(self):
-        greeting = raw_peer.hello(self.cluster.status()["cluster_id"])
+        greeting = raw_peer.hello(self.name())
         for cut in (1, 20, 63):
             self.send_in_tls(greeting + raw_peer.header()[:cut])
 
     def case_frame_too_long(self):
-        greeting = raw_peer.hello(self.cluster.status()["cluster_id"])
+        greeting = raw_peer.hello(self.name())
         before = {daemon: self.cluster.resident_kib(daemon) for daemon in self.cluster.daemons()}
         frame = raw_peer.header(body_bytes=0xFFFFFFFF, payload_bytes=0xFFFFFFFF)
         self.send_in_tls(greeting + frame + bytes(100_000))
@@ -167,11 +171,11 @@ class BadInput:
             assert grown < 64 * 1024, f"{daemon} grew by {grown} KiB"
 
     def case_frame_with_wrong_seal(self):
-        greeting = raw_peer.hello(self.cluster.status()["cluster_id"])
+        greeting = raw_peer.hello(self.name())
         self.send_in_tls(greeting + raw_peer.header() * 3)
 
     def case_frame_of_another_version(self):
-        greeting = raw_peer.hello(self.cluster.status()["cluster_id"])
+        greeting = raw_peer.hello(self.name())
         self.send_in_tls(greeting + raw_peer.header(version=99))
 
     def case_many_silent_connections(self):
@@ -252,6 +256,7 @@ class BadInput:
             self.cluster.down()
             shutil.copytree(self.state / "storage-1" / "t1", target)
             self.cluster.up()
+            self.pids = self.cluster.pids()
             done = other.kdfs("up", "--dir", other.state, "--timeout", 10, check=False)
             text = done.stdout + done.stderr
             self.expect(done.returncode, text, r"cluster", None, ["kdfs", "up"])

@@ -274,6 +274,9 @@ class Cluster:
         text = (self.state / f"run/{daemon}.pid").read_text()
         return int(text.split()[0])
 
+    def pids(self):
+        return {daemon: self.pid(daemon) for daemon in self.daemons()}
+
     def is_running(self, daemon):
         try:
             words = Path(f"/proc/{self.pid(daemon)}/stat").read_text().rsplit(")", 1)[1].split()

@@ -9,6 +9,7 @@ import subprocess
 
 HELLO_MAGIC = 0x4F4C484B
 ROLE_TOOL = 4
+CONTROL = 1
 FRAME_MAGIC = 0x5346444B
 FRAME_SEALED = struct.Struct("<IBBHQQQIIQII")
 FRAME_HEADER_BYTES = 64
@@ -26,7 +27,7 @@ def hello(cluster_id, version=PROTOCOL_VERSION):
     def text(value):
         return struct.pack("<I", len(value)) + value
 
-    body = struct.pack("<IHHBB", HELLO_MAGIC, version, 0, 0, 0) + text(cluster_id.encode())
+    body = struct.pack("<IHHBB", HELLO_MAGIC, version, 0, CONTROL, 0) + text(cluster_id.encode())
     body += struct.pack("<BQ", ROLE_TOOL, 0) + text(b"raw") + text(b"")
     return struct.pack("<H", len(body)) + body
 
@@ -35,6 +36,11 @@ def member_key(cluster_key, identity):
     """HKDF-SHA256, one block."""
     extracted = hmac.digest(b"kdfs member key 1", cluster_key, "sha256")
     return hmac.digest(extracted, identity.encode() + b"\x01", hashlib.sha256)
+
+
+def cluster_name(key_file):
+    """The name of a cluster in the handshake, which follows from its key (kdfs/rt/real_env.cc)."""
+    return member_key(bytes.fromhex(key_file.read_text().strip()), "kdfs cluster name")[:8].hex()
 
 
 def send(address, cluster_id, key_file, data):
