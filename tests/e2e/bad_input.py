@@ -135,14 +135,14 @@ class BadInput:
         """The first bytes of a TLS ClientHello, then nothing."""
         self.send_raw(bytes.fromhex("160301020001"), r"connection refused", hang_up=True)
 
-    def send_in_tls(self, data):
+    def send_in_tls(self, data, hang_up=False):
         """Sends bytes to every daemon under the right key; gives what each answered."""
         if shutil.which("openssl") is None:
             cluster.say("(without openssl this case is not tested)")
             return []
         cluster_id = self.name()
         return [(daemon, raw_peer.send(self.cluster.address(daemon), cluster_id,
-                                       self.cluster.key_file(), data))
+                                       self.cluster.key_file(), data, hang_up))
                 for daemon in ["mds", *self.cluster.storage()]]
 
     def case_version_wrong(self):
@@ -159,7 +159,7 @@ class BadInput:
     def case_frame_truncated(self):
         greeting = raw_peer.hello(self.name())
         for cut in (1, 20, 63):
-            self.send_in_tls(greeting + raw_peer.header()[:cut])
+            self.send_in_tls(greeting + raw_peer.header()[:cut], hang_up=True)
 
     def case_frame_too_long(self):
         greeting = raw_peer.hello(self.name())

@@ -43,13 +43,14 @@ def cluster_name(key_file):
     return member_key(bytes.fromhex(key_file.read_text().strip()), "kdfs cluster name")[:8].hex()
 
 
-def send(address, cluster_id, key_file, data):
-    """Sends `data` inside TLS to host:port and hangs up; gives what came back before the daemon
-    closed, with openssl's messages."""
+def send(address, cluster_id, key_file, data, hang_up=False):
+    """Sends `data` inside TLS to host:port, and then hangs up or waits until the daemon does; gives
+    what came back, with openssl's messages."""
     identity = f"{cluster_id}:{ROLE_TOOL}:0:raw"
     key = member_key(bytes.fromhex(key_file.read_text().strip()), identity)
     done = subprocess.run(
         ["openssl", "s_client", "-connect", address, "-tls1_3", "-quiet",
-         "-ciphersuites", "TLS_AES_128_GCM_SHA256", "-psk", key.hex(), "-psk_identity", identity],
+         "-ciphersuites", "TLS_AES_128_GCM_SHA256", "-psk", key.hex(), "-psk_identity", identity,
+         *(["-no_ign_eof"] if hang_up else [])],
         input=data, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=30, check=False)
     return done.stdout.decode(errors="replace")
