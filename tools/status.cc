@@ -2,11 +2,13 @@
 #include "tools/cluster_link.h"
 #include "tools/command.h"
 #include "tools/local_cluster.h"
+#include "tools/mounts.h"
 #include "tools/progress.h"
 #include "tools/status_view.h"
 
 #include <nlohmann/json.hpp>
 
+#include <optional>
 #include <thread>
 
 namespace kdfs::tools {
@@ -49,7 +51,12 @@ StatusContext context_of(const ClusterChoice& choice) {
     if (state.ok()) {
         context.nodes_expected = state->settings().nodes;
         context.replicas = state->settings().replicas;
-        context.nodes_not_running = LocalCluster(*state).not_running();
+        LocalCluster cluster(*state);
+        context.nodes_not_running = cluster.not_running();
+        std::optional<Mount> mount = mount_at(state->settings().mount);
+        if (mount && mount->is_kdfs() && !cluster.running("mount")) {
+            context.dead_mount = mount->path;
+        }
     }
     return context;
 }

@@ -373,6 +373,15 @@ nlohmann::json problems_json(const StatusView& view) {
     return out;
 }
 
+void judge_mount(const StatusContext& context, StatusView& view) {
+    if (!context.dead_mount.empty()) {
+        view.problems.push_back({Health::kDegraded,
+                                 "the mount at " + context.dead_mount + " is dead",
+                                 "its kdfs-fuse is not running",
+                                 start_again(context, "kdfs-fuse")});
+    }
+}
+
 void settle_health(StatusView& view) {
     for (const Problem& problem : view.problems) {
         view.health = std::max(view.health, problem.weight);
@@ -401,6 +410,7 @@ StatusView judge_status(const pb::StatusReply& reply, const StatusContext& conte
     judge_chains(context, view);
     judge_nodes(reply, context, view);
     judge_targets(reply, view);
+    judge_mount(context, view);
     size_t shown = 0;
     for (const std::string& warning : reply.warnings()) {
         if (++shown > kWarningsMax) {

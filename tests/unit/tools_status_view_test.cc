@@ -124,6 +124,16 @@ TEST(StatusViewTest, ALostChainOfFewerCopiesThanUsualIsNotCritical) {
     EXPECT_EQ(view.chains.copies_min, 2U);
 }
 
+TEST(StatusViewTest, ADeadMountIsAProblemThatUpMends) {
+    StatusContext context = local();
+    context.dead_mount = "/kdfs";
+
+    StatusView view = judge_status(healthy_cluster(), context);
+
+    EXPECT_EQ(view.health, Health::kDegraded);
+    EXPECT_TRUE(has_problem(view, "the mount at /kdfs is dead", "kdfs up --dir /s"));
+}
+
 TEST(StatusViewTest, NoChainsIsCritical) {
     pb::StatusReply reply;
 
