@@ -35,7 +35,7 @@ uint64_t not_open_ino(const pb::MetaRequest& request) {
 
 // What came of one step.
 struct MetaService::Step {
-    enum class Next { kAnswer, kFail, kLoad, kRecall, kWaitBusy };
+    enum class Next { kAnswer, kFail, kLoad, kRecall, kWaitBusy, kSettle };
     Next next = Next::kFail;
     Error error;
     pb::MetaReply reply;
@@ -83,6 +83,7 @@ Task<Result<RpcReply>> MetaService::handle(RpcRequest rpc) {
 
 Task<Result<pb::MetaReply>> MetaService::run(pb::MetaRequest request, TimePoint deadline) {
     SessionId id(request.session());
+    bool settled = false;
     while (true) {
         KDFS_CO_TRY_ASSIGN(Session * session, state_.sessions.use(id, state_.env.now()));
         if (state_.stopping || state_.env.now() >= deadline) {
@@ -94,7 +95,7 @@ Task<Result<pb::MetaReply>> MetaService::run(pb::MetaRequest request, TimePoint 
             co_await state_.sessions_changed.wait_until(deadline);
             continue;
         }
-        Step now = step(request, *session);
+        Step now = step(request, *session, settled);
         switch (now.next) {
             case Step::Next::kAnswer:
                 co_return co_await answer(std::move(now.reply), wants_durable(request));
@@ -109,11 +110,22 @@ Task<Result<pb::MetaReply>> MetaService::run(pb::MetaRequest request, TimePoint 
             case Step::Next::kWaitBusy:
                 co_await trimmer_.wait(now.busy);
                 break;
+            case Step::Next::kSettle:
+                for (int turn = 0; turn < kSettleTurns && !settled; ++turn) {
+                    co_await yield_turn(state_.env.scheduler());
+                }
+                if (settled) {
+                    co_await released_.wait();
+                }
+                settled = true;
+                break;
         }
     }
 }
 
-MetaService::Step MetaService::step(const pb::MetaRequest& request, Session& session) {
+MetaService::Step MetaService::step(const pb::MetaRequest& request,
+                                    Session& session,
+                                    bool settled) {
     if (request.seq() != 0 && session.replied.contains(request.seq())) {
         auto kept = state_.space.find_reply(session.id, request.seq());
         if (!kept.ok()) {
@@ -150,6 +162,10 @@ MetaService::Step MetaService::step(const pb::MetaRequest& request, Session& ses
     if (opens_for_writing(request)) {
         touched.push_back({InodeId(reply->attr().ino()), Access::kChange});
     }
+    if (must_settle(session.id, touched, settled)) {
+        done.next = Step::Next::kSettle;
+        return done;
+    }
     for (const Touched& t : touched) {
         if (trimmer_.busy(t.ino)) {
             done.busy = t.ino;
@@ -167,6 +183,18 @@ MetaService::Step MetaService::step(const pb::MetaRequest& request, Session& ses
         return Step::fail(committed.error());
     }
     return done;
+}
+
+bool MetaService::must_settle(SessionId session,
+                              const std::vector<Touched>& touched,
+                              bool settled) const {
+    for (const Touched& t : touched) {
+        if (releasing_.contains({session, t.ino}) ||
+            (!settled && recaller_.asking(t.ino, session))) {
+            return true;
+        }
+    }
+    return false;
 }
 
 OpContext MetaService::context_of(const pb::MetaRequest& request, const Session& session) {
@@ -381,6 +409,26 @@ Task<Result<pb::MetaReply>> MetaService::release(SessionId session, pb::Release 
     pb::MetaRequest request;
     request.set_session(session.value);
     *request.mutable_release() = std::move(items);
+    std::vector<InodeId> inodes;
+    for (const pb::ReleaseOne& item : request.release().items()) {
+        inodes.emplace_back(item.ino());
+        ++releasing_[{session, inodes.back()}];
+    }
+    auto taken = co_await take_release(session, std::move(request));
+    for (InodeId ino : inodes) {
+        auto found = releasing_.find({session, ino});
+        if (--found->second == 0) {
+            releasing_.erase(found);
+        }
+    }
+    released_.pulse();
+    if (!taken.ok()) {
+        co_return taken;
+    }
+    co_return co_await answer(std::move(*taken), false);
+}
+
+Task<Result<pb::MetaReply>> MetaService::take_release(SessionId session, pb::MetaRequest request) {
     OpContext context;
     context.session = session;
     context.is_open = [this, session, &request](InodeId ino) {
@@ -411,7 +459,7 @@ Task<Result<pb::MetaReply>> MetaService::release(SessionId session, pb::Release 
             state_.leases->release(session, item);
         }
         take_effects(effects, session);
-        co_return co_await answer(std::move(*reply), false);
+        co_return std::move(*reply);
     }
 }
 

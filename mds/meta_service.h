@@ -9,6 +9,8 @@
 #include "mds/trimmer.h"
 
 #include <cstdint>
+#include <map>
+#include <utility>
 #include <vector>
 
 namespace kdfs::mds {
@@ -22,6 +24,8 @@ namespace kdfs::mds {
 class MetaService {
 public:
     static constexpr size_t kExcessAtOnce = 64;
+    // Turns of the loop within which an answer to a recall that has arrived is begun to be taken.
+    static constexpr int kSettleTurns = 4;
 
     // All outlive this.
     MetaService(State& state, Recaller& recaller, Trimmer& trimmer, Gc& gc);
@@ -39,7 +43,10 @@ private:
     Task<Result<pb::MetaReply>> run(pb::MetaRequest request, TimePoint deadline);
     // Step says what has to be done before the next one.
     struct Step;
-    Step step(const pb::MetaRequest& request, Session& session);
+    Step step(const pb::MetaRequest& request, Session& session, bool settled);
+    // Whether the session's own operation has to let what it gave back before come first.
+    bool must_settle(SessionId session, const std::vector<Touched>& touched, bool settled) const;
+    Task<Result<pb::MetaReply>> take_release(SessionId session, pb::MetaRequest request);
     OpContext context_of(const pb::MetaRequest& request, const Session& session);
     // Commits in the turn of a successful apply().
     Status commit(const pb::MetaRequest& request, Session& session, Step& step, KvBatch& batch);
@@ -66,6 +73,9 @@ private:
     Trimmer& trimmer_;
     Gc& gc_;
     Random random_;
+    // Releases that are being applied: how many by session and inode.
+    std::map<std::pair<SessionId, InodeId>, size_t> releasing_;
+    Event released_;
 };
 
 }  // namespace kdfs::mds

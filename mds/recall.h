@@ -34,6 +34,8 @@ public:
 
     // Completes when none of these stands in the way anymore, or the server stops.
     Task<void> recall(std::vector<Conflict> conflicts);
+    // Whether the session is being asked for this inode.
+    bool asking(InodeId ino, SessionId session) const { return calls_.contains(Key(ino, session)); }
     // The same without waiting.
     void start(const std::vector<Conflict>& conflicts);
 
