@@ -222,6 +222,9 @@ pb::ReleaseOne FileClient::release_item(const Inode& inode,
 
 void FileClient::queue_release(Inode& inode, pb::LeaseMode keep, bool still_open) {
     releases_.push_back(release_item(inode, keep, still_open));
+    if (inode.lease == pb::LEASE_EXCLUSIVE && releases_.back().has_size()) {
+        returning_[inode.ino] = releases_.back();
+    }
     inode.server_open = still_open;
     inode.server_writes = inode.server_writes && still_open;
     cache_.cap(inode, inode.lease_seq, keep);
@@ -242,6 +245,12 @@ Task<void> FileClient::send_releases() {
         }
         releases_.erase(releases_.begin(), releases_.begin() + static_cast<std::ptrdiff_t>(count));
         auto reply = co_await call(std::move(request));
+        for (auto& [ino, item] : sent) {
+            auto back = returning_.find(ino);
+            if (back != returning_.end() && back->second.lease_seq() == item.lease_seq()) {
+                returning_.erase(back);
+            }
+        }
         if (!reply.ok()) {
             LogEvent(env_.log(), LogLevel::kWarn, "leases not given back")
                 .with("count", count)

@@ -262,6 +262,9 @@ private:
     Buffer zeros_;
 
     std::vector<pb::ReleaseOne> releases_;
+    // Exclusive leases on their way back with a size and times that the server has not confirmed. A
+    // restarted server must hear of them as held, or it takes what they say for hearsay.
+    std::map<InodeId, pb::ReleaseOne> returning_;
     bool sending_releases_ = false;
     // Calls whose answers are still to be taken; and those of them that may open a file.
     size_t asking_ = 0;

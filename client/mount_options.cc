@@ -97,6 +97,10 @@ Status set_option(const std::string& name, const std::string& value, MountOption
     } else if (name == "log-file") {
         out.log_file = value;
     } else if (name == "option") {
+        if (value.starts_with("io_uring")) {
+            // libfuse would answer requests on threads of its own; see docs/decisions.md.
+            return invalid("option '" + value + "': kdfs-fuse does not use FUSE over io_uring");
+        }
         out.system.push_back(value);
     } else if (name == "help") {
         out.help = true;

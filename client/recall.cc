@@ -87,7 +87,8 @@ pb::ReleaseOne FileClient::returned(Inode& inode,
 std::vector<pb::HeldLease> FileClient::held() {
     std::vector<pb::HeldLease> out;
     for (const InodeRef& inode : cache_.sorted()) {
-        if (inode->lease == pb::LEASE_NONE && inode->opens == 0) {
+        bool returning = returning_.contains(inode->ino);
+        if (inode->lease == pb::LEASE_NONE && inode->opens == 0 && !returning) {
             continue;
         }
         pb::HeldLease one;
@@ -96,6 +97,11 @@ std::vector<pb::HeldLease> FileClient::held() {
         one.set_open(inode->opens != 0);
         one.set_size(inode->attr.size());
         one.set_lease_seq(inode->lease_seq);
+        auto back = returning_.find(inode->ino);
+        if (back != returning_.end() && back->second.lease_seq() == inode->lease_seq) {
+            one.set_mode(pb::LEASE_EXCLUSIVE);
+            one.set_size(back->second.size());
+        }
         out.push_back(std::move(one));
     }
     return out;
@@ -116,7 +122,8 @@ void FileClient::suspended() {
 void FileClient::resumed(const std::vector<uint64_t>& refused) {
     for (uint64_t ino : refused) {
         InodeRef inode = cache_.find(InodeId(ino));
-        if (inode) {
+        // One on its way back is refused when it has arrived already.
+        if (inode && !returning_.contains(inode->ino)) {
             lose_lease(*inode);
         }
     }
@@ -137,6 +144,7 @@ void FileClient::lost() {
         invalidator_->names();
     }
     releases_.clear();
+    returning_.clear();
 }
 
 // The lease went without being asked back: what was kept under it is gone.

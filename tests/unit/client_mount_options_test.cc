@@ -54,6 +54,13 @@ TEST(MountOptionsTest, MountHelperMeansTheSame) {
     EXPECT_FALSE(options->read_only);
 }
 
+TEST(MountOptionsTest, FuseOverIoUringIsRefused) {
+    auto options = parse_mount_options(with({"--option", "io_uring"}));
+
+    ASSERT_FALSE(options.ok());
+    EXPECT_NE(options.error().detail.find("io_uring"), std::string::npos);
+}
+
 TEST(MountOptionsTest, MountHelperTakesReadOnly) {
     auto words = from_mount_helper({"h:1", "/m", "-o", "ro,cluster-key=/k"});
 
