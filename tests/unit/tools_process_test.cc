@@ -2,10 +2,12 @@
 #include "tools/process.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <csignal>
 #include <cstdlib>
+#include <fstream>
 
 namespace kdfs::tools {
 namespace {
@@ -40,10 +42,15 @@ DaemonSpec shell(const Folder& folder, const std::string& script) {
 
 TEST(ProcessTest, ADaemonHasItsOwnSessionAndWritesToItsLog) {
     Folder folder;
+    std::string written = folder / "written";
+    ASSERT_EQ(mkfifo(written.c_str(), 0600), 0);
+    std::string script = "pwd; echo hello >&2; echo > " + written + "; exec sleep 60";
 
-    Result<ProcessId> process = start_daemon(shell(folder, "pwd; echo hello >&2; exec sleep 60"));
+    Result<ProcessId> process = start_daemon(shell(folder, script));
 
     ASSERT_TRUE(process.ok()) << process.error().to_string();
+    std::ifstream wait_until_written(written);
+    EXPECT_EQ(wait_until_written.get(), '\n');
     EXPECT_EQ(getsid(process->pid), process->pid);
     EXPECT_TRUE(alive(*process));
     EXPECT_TRUE(stop_process(*process, std::chrono::seconds(20)));
