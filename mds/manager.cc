@@ -125,9 +125,8 @@ Task<void> Manager::stop() {
     co_await scope_.close();
 }
 
-Task<Status> Manager::publish() {
-    uint64_t target = membership_->map().epoch();
-    while (published_->epoch().value < target) {
+Task<Status> Manager::publish(uint64_t epoch) {
+    while (published_->epoch().value < epoch) {
         if (publishing_) {
             co_await changed_.wait();
             if (stopping_) {
@@ -158,6 +157,15 @@ Task<Status> Manager::publish() {
         changed_.pulse();
     }
     co_return Status();
+}
+
+Task<Status> Manager::publish_collected() {
+    uint64_t epoch = membership_->map().epoch();
+    TimePoint until = env_.now() + kCollect;
+    while (published_->epoch().value < epoch && env_.now() < until && !stopping_) {
+        co_await changed_.wait_until(until);
+    }
+    co_return co_await publish(epoch);
 }
 
 Task<Result<pb::HeartbeatReply>> Manager::heartbeat(pb::HeartbeatRequest request,
@@ -192,7 +200,7 @@ Task<Result<pb::SyncDoneReply>> Manager::sync_done(pb::SyncDoneRequest request) 
             .with("target", request.target());
     }
     // Also unchanged: the answer says that the promotion is published.
-    KDFS_CO_TRY(co_await publish());
+    KDFS_CO_TRY(co_await publish_collected());
     co_return pb::SyncDoneReply();
 }
 

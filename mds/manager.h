@@ -11,6 +11,7 @@
 #include "mds/membership.h"
 #include "mds/meta_log.h"
 
+#include <chrono>
 #include <memory>
 #include <optional>
 #include <string>
@@ -19,8 +20,13 @@ namespace kdfs::mds {
 
 // The cluster manager: owns the map. A new map is on stable storage before anybody hears of it, so
 // no crash takes an epoch back. map() is the newest published one.
+//
+// Each map goes whole to everybody, so members that come into sync are collected for kCollect and
+// published together; after a restart there is one for each chain.
 class Manager {
 public:
+    static constexpr Duration kCollect = std::chrono::milliseconds(10);
+
     struct Options {
         Membership::Options membership;
         // Of a new cluster; empty: one is drawn. A store of another cluster is refused with it.
@@ -55,7 +61,11 @@ public:
 private:
     Status restore(const std::optional<std::string>& stored,
                    const std::optional<std::string>& confirmed);
-    Task<Status> publish();
+    // Until a map of at least that epoch is out.
+    Task<Status> publish(uint64_t epoch);
+    Task<Status> publish() { return publish(membership_->map().epoch()); }
+    // publish(), with whatever else changes within kCollect.
+    Task<Status> publish_collected();
     Task<void> watch();
     Status persist();
 

@@ -95,29 +95,39 @@ bool Resync::current(const Job& job) const {
 }
 
 Task<void> Resync::run(Job job) {
-    co_await slots_.acquire();
-    SemaphoreHold hold(slots_, 1);
-    Status done = Error(Errc::kBusy, "not begun");
-    while (!stopping_ && !done.ok()) {
+    bool equal = false;
+    bool reported = false;
+    while (!stopping_ && !reported) {
         const pb::Chain* chain = view_.map()->chain(job.chain);
         if (chain == nullptr || chain->version() != job.version) {
             break;
         }
-        if (current(job)) {
-            done = co_await run_once(job);
+        Status done = Error(Errc::kNotServing, "this daemon does not serve now");
+        if (!equal) {
+            co_await slots_.acquire();
+            SemaphoreHold hold(slots_, 1);
+            if (current(job)) {
+                done = co_await compare(job);
+                equal = done.ok();
+            }
         }
-        if (!done.ok()) {
+        // Equal once is equal for as long as the chain keeps its version.
+        if (equal && current(job)) {
+            done = co_await report(job);
+            reported = done.ok();
+        }
+        if (!reported) {
             LogEvent(env_.log(), LogLevel::kDebug, "resync will be tried again")
                 .with("chain", job.chain)
                 .with("target", job.to)
-                .with("cause", done.error().to_string());
+                .with("cause", done.ok() ? "" : done.error().to_string());
             co_await view_.changed().wait_until(env_.now() + kRetryDelay);
         }
     }
     jobs_.erase(job);
 }
 
-Task<Status> Resync::run_once(Job job) {
+Task<Status> Resync::compare(Job job) {
     std::optional<ChunkId> after;
     uint64_t sent = 0;
     do {
@@ -134,10 +144,9 @@ Task<Status> Resync::run_once(Job job) {
         KDFS_CO_TRY(co_await push_all(job, std::move(plan.differ)));
         after = plan.next_after;
     } while (after);
-    KDFS_CO_TRY(co_await report(job));
     LogEvent(env_.log(),
              sent == 0 ? LogLevel::kDebug : LogLevel::kInfo,
-             "chain member brought up to date")
+             "chain member has every chunk")
         .with("chain", job.chain)
         .with("target", job.to)
         .with("chunks_sent", sent);

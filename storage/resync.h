@@ -50,8 +50,8 @@ ResyncPlan plan_resync(const ResyncPage& ours, const ResyncPage& theirs);
 // difference or was sent after both; what is under way shows as pending. Each chunk is sent under
 // its lock here, so no write to it is in between.
 //
-// Bounds: kJobsMax chains at once, kWindow chunks of each in flight, one page of each list in
-// memory.
+// Bounds: kJobsMax chains compared at once, kWindow chunks of each in flight, one page of each list
+// in memory. Reports are not counted: the manager collects them.
 class Resync {
 public:
     static constexpr uint64_t kJobsMax = 3;
@@ -85,7 +85,8 @@ private:
 
     bool current(const Job& job) const;
     Task<void> run(Job job);
-    Task<Status> run_once(Job job);
+    // Makes the other member's chunks equal.
+    Task<Status> compare(Job job);
     Task<Status> push_all(Job job, std::vector<ChunkId> chunks);
     Task<Status> push(Job job, ChunkId chunk);
     Task<Result<ResyncPage>> our_page(Job job, std::optional<ChunkId> after);

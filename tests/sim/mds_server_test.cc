@@ -59,8 +59,37 @@ public:
     uint64_t removed() const { return removed_; }
     uint64_t truncated() const { return truncated_; }
     uint64_t epoch() const { return map_.epoch(); }
+    uint64_t maps_pushed() const { return maps_pushed_; }
+    uint64_t syncing() const {
+        uint64_t out = 0;
+        for (const pb::Chain& chain : map_.chains()) {
+            for (const pb::ChainMember& member : chain.members()) {
+                out += member.state() == pb::MEMBER_SYNCING ? 1 : 0;
+            }
+        }
+        return out;
+    }
+    // Says of each syncing member that it has everything, all at once.
+    void report_synced() {
+        for (const pb::Chain& chain : map_.chains()) {
+            for (const pb::ChainMember& member : chain.members()) {
+                if (member.state() == pb::MEMBER_SYNCING) {
+                    pb::SyncDoneRequest request;
+                    request.set_chain(chain.id());
+                    request.set_chain_version(chain.version());
+                    request.set_target(member.target());
+                    scope_.spawn(report(std::move(request)));
+                }
+            }
+        }
+    }
 
 private:
+    Task<void> report(pb::SyncDoneRequest request) {
+        RpcCall call(MessageType::kSyncDone, encode(request), env_.now() + std::chrono::seconds(5));
+        auto reply = co_await channel_.call(std::move(call));
+        EXPECT_TRUE(reply.ok()) << reply.error().to_string();
+    }
     RpcHandler handler() {
         return [this](RpcRequest request) { return handle(std::move(request)); };
     }
@@ -91,6 +120,7 @@ private:
     Task<Result<RpcReply>> handle(RpcRequest request) {
         if (request.type == MessageType::kMapUpdate) {
             map_ = decode<pb::MapUpdate>(request.body)->map();
+            ++maps_pushed_;
             co_return RpcReply();
         }
         if (request.type == MessageType::kRemoveData) {
@@ -115,6 +145,7 @@ private:
     uint64_t id_;
     std::map<uint64_t, uint64_t>& lengths_;
     pb::ClusterMap map_;
+    uint64_t maps_pushed_ = 0;
     uint64_t removed_ = 0;
     uint64_t truncated_ = 0;
     RpcChannel channel_;
@@ -482,6 +513,21 @@ TEST_P(MdsServerTest, WhatWasSyncedSurvivesAPowerCut) {
 
     ASSERT_TRUE(again.ok()) << again.error().to_string();
     EXPECT_GE(storage(0).epoch(), epoch);
+}
+
+TEST_P(MdsServerTest, MembersThatComeIntoSyncTogetherArePublishedTogether) {
+    storage_[1]->kill();
+    storage_[1]->boot();
+    pass(std::chrono::seconds(10));
+    uint64_t syncing = storage(0).syncing();
+    ASSERT_GE(syncing, 20U);
+    uint64_t before = storage(0).maps_pushed();
+
+    storage(0).report_synced();
+    pass(std::chrono::seconds(4));
+
+    EXPECT_EQ(storage(0).syncing(), 0U);
+    EXPECT_LE(storage(0).maps_pushed() - before, 5U);
 }
 
 TEST_P(MdsServerTest, CreationsOfManyNamesRaceAndAllSucceed) {
