@@ -1,5 +1,5 @@
 # What kdfs takes from the system. A target of kdfs names these, never a library file:
-#   kdfs_dep_asio kdfs_dep_uring kdfs_dep_fuse kdfs_dep_rocksdb kdfs_dep_xxhash kdfs_dep_openssl
+#   kdfs_dep_uring kdfs_dep_fuse kdfs_dep_rocksdb kdfs_dep_xxhash kdfs_dep_openssl
 #   kdfs_dep_protobuf kdfs_dep_json kdfs_dep_spdlog kdfs_dep_options kdfs_dep_threads kdfs_dep_gtest
 
 if(DEFINED ENV{KDFS_FUSE_PREFIX})
@@ -16,7 +16,6 @@ find_package(nlohmann_json QUIET)
 find_package(spdlog QUIET)
 find_package(GTest QUIET)
 find_package(Boost QUIET COMPONENTS program_options)
-find_path(KDFS_ASIO_INCLUDE asio.hpp)
 find_path(KDFS_XXHASH_INCLUDE xxhash.h)
 
 set(missing "")
@@ -58,7 +57,6 @@ kdfs_dependency(options "${Boost_FOUND}" "Boost.Program_options" Boost::program_
 kdfs_dependency(fuse "${KDFS_FUSE_FOUND}" "libfuse >= 3.14" PkgConfig::KDFS_FUSE)
 kdfs_dependency(uring "${KDFS_URING_FOUND}" "liburing >= 2.3" PkgConfig::KDFS_URING)
 kdfs_dependency(rocksdb "${KDFS_ROCKSDB_FOUND}" "RocksDB >= 7.8" PkgConfig::KDFS_ROCKSDB)
-kdfs_dependency(asio "${KDFS_ASIO_INCLUDE}" "standalone Asio" kdfs_dep_threads)
 kdfs_dependency(xxhash "${KDFS_XXHASH_INCLUDE}" "xxHash")
 
 if(missing)
@@ -67,8 +65,6 @@ if(missing)
     message(FATAL_ERROR "Missing packages: ${missing}.\nRun tools/setup.sh, then configure again.")
 endif()
 
-target_compile_definitions(kdfs_dep_asio INTERFACE ASIO_STANDALONE ASIO_NO_DEPRECATED)
-target_include_directories(kdfs_dep_asio SYSTEM INTERFACE ${KDFS_ASIO_INCLUDE})
 # Header only: the distribution's shared library has no run-time choice of AVX2 and is 3 to 4
 # times slower.
 target_compile_definitions(kdfs_dep_xxhash INTERFACE XXH_INLINE_ALL)

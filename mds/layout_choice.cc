@@ -11,13 +11,6 @@ namespace {
 
 constexpr uint32_t kReplicasDefault = 2;
 
-uint32_t replicas_of(const ClusterMap& map, const pb::Policy& policy) {
-    if (policy.replicas() != 0) {
-        return policy.replicas();
-    }
-    return table_for_replicas(map.proto(), kReplicasDefault) != 0 ? kReplicasDefault : 1;
-}
-
 // A chain of the table whose head is on the node; 0 if there is none.
 uint64_t chain_headed_by(const ClusterMap& map,
                          const pb::ChainTable& table,
@@ -34,6 +27,13 @@ uint64_t chain_headed_by(const ClusterMap& map,
 }
 
 }  // namespace
+
+uint32_t replicas_of(const ClusterMap& map, const pb::Policy& policy) {
+    if (policy.replicas() != 0) {
+        return policy.replicas();
+    }
+    return table_for_replicas(map.proto(), kReplicasDefault) != 0 ? kReplicasDefault : 1;
+}
 
 Result<pb::Layout> choose_layout(const ClusterMap& map,
                                  const pb::Policy& policy,

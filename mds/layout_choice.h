@@ -21,4 +21,7 @@ Result<pb::Layout> choose_layout(const ClusterMap& map,
                                  const std::string& node_name,
                                  uint64_t draw);
 
+// How many replicas a file below a directory with this effective policy gets.
+uint32_t replicas_of(const ClusterMap& map, const pb::Policy& policy);
+
 }  // namespace kdfs::mds

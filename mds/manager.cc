@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <set>
+#include <string_view>
 #include <utility>
 
 namespace kdfs::mds {
@@ -77,7 +78,9 @@ Status Manager::restore(const std::optional<std::string>& stored,
                         const std::optional<std::string>& confirmed) {
     pb::ClusterMap map;
     if (stored) {
-        if (!map.ParseFromString(*stored)) {
+        std::string_view record(*stored);
+        bool known = !record.empty() && record.front() == static_cast<char>(kRecordFormat);
+        if (!known || !map.ParseFromArray(record.data() + 1, static_cast<int>(record.size() - 1))) {
             return Error(Errc::kCorrupt,
                          "the stored cluster map is damaged: restore the state directory of the "
                          "metadata server from a copy");
@@ -110,7 +113,9 @@ Status Manager::restore(const std::optional<std::string>& stored,
 
 Status Manager::persist() {
     KvBatch batch;
-    batch.put(manager_key("map"), membership_->map().SerializeAsString());
+    std::string record(1, static_cast<char>(kRecordFormat));
+    record += membership_->map().SerializeAsString();
+    batch.put(manager_key("map"), std::move(record));
     batch.put(manager_key("confirmed"), encode_confirmed(membership_->confirmed()));
     confirmed_stored_ = membership_->confirmed().size();
     KDFS_TRY(log_.append(batch));

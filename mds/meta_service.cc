@@ -372,15 +372,16 @@ void MetaService::recall_excess(SessionId session) {
 }
 
 void MetaService::fill_statfs(pb::MetaReply& reply) {
-    constexpr uint64_t kReplicasUsual = 2;
+    pb::Policy policy;
+    policy.set_replicas(reply.statfs().replicas());
+    uint32_t copies = replicas_of(*state_.manager.map(), policy);
     uint64_t total = 0;
     uint64_t free = 0;
     for (const auto& [target, report] : state_.manager.membership().reports()) {
         total += report.total_bytes();
         free += report.free_bytes();
     }
-    uint64_t copies =
-        std::min(kReplicasUsual, std::max<uint64_t>(1, state_.manager.membership().nodes_online()));
+    reply.mutable_statfs()->set_replicas(copies);
     reply.mutable_statfs()->set_total_bytes(total / copies);
     reply.mutable_statfs()->set_free_bytes(free / copies);
 }

@@ -218,6 +218,12 @@ Result<Counts> Namespace::counts() {
     return counters.counts;
 }
 
+Result<pb::Policy> Namespace::root_policy() {
+    View view(*this);
+    KDFS_TRY_ASSIGN(Inode root, view.peek(kRootInode));
+    return root.policy;
+}
+
 Result<std::optional<pb::MetaReply>> Namespace::find_reply(SessionId session, uint64_t seq) {
     View view(*this);
     std::string key = reply_key(session, seq);

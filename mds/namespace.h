@@ -122,13 +122,13 @@ public:
     Result<std::vector<Touched>> footprint(const pb::MetaRequest& request);
 
     // Runs the request. Changes go to `batch` only; on an error the batch is as it was. The reply
-    // has everything but grants, and of StatFs the file count only. Of Release it takes the sizes
-    // and times, then frees orphans that is_open() denies: the server's table of open files has
-    // the release before. SyncMeta and Flush.sync are the server's.
-    // Remove and Rename keep an unnamed inode as an orphan if is_open() says so or the request has
-    // no `not_open_ino` for it; the server counts the own session's opens only without that.
-    // A session with the exclusive lease flushes its size before it sets another size: the old end
-    // known here decides what is trimmed.
+    // has everything but grants, and of StatFs the files and the root's own replicas only. Of
+    // Release it takes the sizes and times, then frees orphans that is_open() denies: the server's
+    // table of open files has the release before. SyncMeta and Flush.sync are the server's. Remove
+    // and Rename keep an unnamed inode as an orphan if is_open() says so or the request has no
+    // `not_open_ino` for it; the server counts the own session's opens only without that. A session
+    // with the exclusive lease flushes its size before it sets another size: the old end known here
+    // decides what is trimmed.
     Result<pb::MetaReply> apply(const pb::MetaRequest& request,
                                 const OpContext& context,
                                 KvBatch& batch);
@@ -159,6 +159,8 @@ public:
     Status finish_trim(const Trim& trim, KvBatch& batch);
 
     Result<Counts> counts();
+    // What new files get where nothing below the root says otherwise.
+    Result<pb::Policy> root_policy();
 
     // Exactly-once replies. forget_replies() erases [from_seq, below_seq) one by one: pass what was
     // not forgotten yet. forget_session() erases all of a session.

@@ -67,7 +67,10 @@ Reply op_open(View& view, const pb::Open& op, const OpContext& context) {
 Reply op_statfs(View& view) {
     KDFS_TRY_ASSIGN(Counters counters, view.read_counters());
     pb::MetaReply reply;
+    KDFS_TRY_ASSIGN(Inode root, view.peek(kRootInode));
     reply.mutable_statfs()->set_files(counters.counts.inodes);
+    // 0 where the root leaves it open: whoever knows the cluster fills it in.
+    reply.mutable_statfs()->set_replicas(root.policy.replicas());
     return reply;
 }
 

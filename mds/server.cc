@@ -3,6 +3,7 @@
 #include "kdfs/base/codec.h"
 #include "kdfs/kv/kv_load.h"
 #include "kdfs/proto/wire.h"
+#include "mds/layout_choice.h"
 #include "mds/schema.h"
 #include "mds/status.h"
 
@@ -161,6 +162,8 @@ Task<Result<RpcReply>> Server::handle(RpcRequest request) {
             return sync_done(std::move(request));
         case MessageType::kGetMap:
             return get_map(std::move(request));
+        case MessageType::kEndSession:
+            return sessions_.end(std::move(request));
         case MessageType::kScanMeta:
             return scan(std::move(request));
         default:
@@ -206,7 +209,17 @@ Task<Result<RpcReply>> Server::status(RpcRequest request) {
     if (!counts.ok()) {
         co_return std::move(counts).error();
     }
-    co_return RpcReply(kdfs::encode(make_status(state_, *counts)));
+    Result<pb::Policy> policy = state_.space.root_policy();
+    while (!policy.ok() && policy.error().code == Errc::kWouldBlock) {
+        KDFS_CO_TRY(co_await load_missing(state_));
+        policy = state_.space.root_policy();
+    }
+    if (!policy.ok()) {
+        co_return std::move(policy).error();
+    }
+    pb::StatusReply reply = make_status(state_, *counts);
+    reply.set_replicas(replicas_of(*state_.manager.map(), *policy));
+    co_return RpcReply(kdfs::encode(reply));
 }
 
 Task<Result<RpcReply>> Server::scan(RpcRequest request) {

@@ -19,10 +19,24 @@ std::string next_session_key() {
     return std::string(1, static_cast<char>(Table::kManager)) + "next_session";
 }
 
-std::string encode_number(uint64_t number) {
+std::string encode_next_session(uint64_t number) {
     std::string out;
-    Writer(out).u64(number);
+    Writer writer(out);
+    writer.u8(kRecordFormat);
+    writer.u64(number);
     return out;
+}
+
+Result<uint64_t> decode_next_session(std::string_view record) {
+    Reader in(record);
+    uint8_t format = in.u8();
+    uint64_t number = in.u64();
+    if (!in.done() || format != kRecordFormat) {
+        return Error(Errc::kCorrupt,
+                     "the record of the next session number is damaged: restore the state "
+                     "directory of the metadata server from a copy");
+    }
+    return number;
 }
 
 constexpr size_t kNameBytesMax = 1024;
@@ -36,7 +50,8 @@ Task<Status> SessionService::start() {
     KDFS_CO_TRY_ASSIGN(std::optional<std::string> next,
                        co_await get_loaded(state_.store, next_session_key()));
     if (next) {
-        next_session_ = std::max<uint64_t>(1, Reader(*next).u64());
+        KDFS_CO_TRY_ASSIGN(uint64_t stored, decode_next_session(*next));
+        next_session_ = std::max<uint64_t>(1, stored);
     }
     KDFS_CO_TRY_ASSIGN(std::vector<KvEntry> entries,
                        co_await scan_loaded(state_.store,
@@ -125,7 +140,7 @@ Task<Result<pb::OpenSessionReply>> SessionService::open_new(
     SessionId id = session.id;
     KvBatch batch;
     batch.put(Sessions::key(id), Sessions::encode(session));
-    batch.put(next_session_key(), encode_number(next_session_));
+    batch.put(next_session_key(), encode_next_session(next_session_));
     Result<Session*> added = state_.sessions.add(std::move(session));
     if (!added.ok()) {
         co_return std::move(added).error();
@@ -248,6 +263,17 @@ Task<Result<RpcReply>> SessionService::close(RpcRequest rpc) {
     co_return RpcReply(kdfs::encode(reply));
 }
 
+Task<Result<RpcReply>> SessionService::end(RpcRequest rpc) {
+    KDFS_CO_TRY_ASSIGN(auto request, decode<pb::EndSessionRequest>(rpc.body));
+    if (request.name().empty()) {
+        co_return Error(Errc::kInvalidArgument, "EndSession: the name of the session is missing");
+    }
+    pb::EndSessionReply reply;
+    reply.set_ended(state_.sessions.doom(request.name()));
+    expire_due();
+    co_return RpcReply(kdfs::encode(reply));
+}
+
 Task<Status> SessionService::erase(SessionId id) {
     KvBatch batch;
     batch.erase(Sessions::key(id));
@@ -259,11 +285,15 @@ Task<Status> SessionService::erase(SessionId id) {
     co_return co_await state_.log.committed(place);
 }
 
+void SessionService::expire_due() {
+    for (SessionId id : state_.sessions.take_expired(state_.env.now())) {
+        scope_.spawn(expire(id));
+    }
+}
+
 Task<void> SessionService::look_for_expired() {
     while (!state_.stopping) {
-        for (SessionId id : state_.sessions.take_expired(state_.env.now())) {
-            scope_.spawn(expire(id));
-        }
+        expire_due();
         if (!orphans_swept_ && !state_.sessions.in_grace()) {
             orphans_swept_ = true;
             scope_.spawn(sweep_orphans());

@@ -39,6 +39,9 @@ public:
     Task<Result<RpcReply>> open(RpcRequest rpc);
     Task<Result<RpcReply>> renew(RpcRequest rpc);
     Task<Result<RpcReply>> close(RpcRequest rpc);
+    // Ends the sessions of a client that somebody on its machine knows to be dead. Answers when the
+    // end has begun.
+    Task<Result<RpcReply>> end(RpcRequest rpc);
     void disconnected(uint64_t connection);
 
 private:
@@ -54,6 +57,7 @@ private:
     Status restore_sessions(const std::vector<KvEntry>& entries);
     Task<Status> load_replies();
     Task<void> look_for_expired();
+    void expire_due();
     Task<void> sweep_orphans();
     Task<void> expire(SessionId id);
     Task<Status> recover_sizes(SessionId id);

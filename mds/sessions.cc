@@ -76,6 +76,17 @@ TimePoint Sessions::lease_end(const Session& session) const {
     return session.heard + lease_ + lease_ / 16;
 }
 
+uint32_t Sessions::doom(std::string_view name) {
+    uint32_t count = 0;
+    for (auto& [id, session] : sessions_) {
+        if (session.name == name && !session.dead) {
+            session.doomed = true;
+            ++count;
+        }
+    }
+    return count;
+}
+
 std::vector<SessionId> Sessions::take_expired(TimePoint now) {
     std::vector<SessionId> out;
     for (auto& [id, session] : sessions_) {

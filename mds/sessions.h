@@ -67,6 +67,8 @@ public:
     bool in_grace() const;
     // When the session's lease is over.
     TimePoint lease_end(const Session& session) const;
+    // Dooms the sessions of this name; how many there were.
+    uint32_t doom(std::string_view name);
     // Those to be taken for dead now: marked so.
     std::vector<SessionId> take_expired(TimePoint now);
     // The smallest id that is in use, or `next` if none is: all below may be fenced for good.

@@ -48,6 +48,7 @@ const std::vector<FrameKind>& frame_kinds() {
         kind<pb::MetaRequest, pb::MetaReply>(MessageType::kMeta, "Meta"),
         kind<pb::RecallRequest, pb::RecallReply>(MessageType::kRecall, "Recall"),
         kind<pb::ScanMetaRequest, pb::ScanMetaReply>(MessageType::kScanMeta, "ScanMeta"),
+        kind<pb::EndSessionRequest, pb::EndSessionReply>(MessageType::kEndSession, "EndSession"),
         kind<pb::WriteRequest, pb::WriteReply>(MessageType::kWrite, "Write"),
         kind<pb::ReadRequest, pb::ReadReply>(MessageType::kRead, "Read"),
         kind<pb::SyncRequest, pb::SyncReply>(MessageType::kSync, "Sync"),
@@ -154,8 +155,9 @@ Result<std::string> shown(Result<T> decoded, Text text) {
 
 Result<std::string> manager_text(std::string_view key, std::string_view value) {
     pb::ClusterMap map;
-    bool is_map =
-        key.substr(1) == "map" && map.ParseFromArray(value.data(), static_cast<int>(value.size()));
+    // Behind the format byte.
+    bool is_map = key.substr(1) == "map" && !value.empty() &&
+                  map.ParseFromArray(value.data() + 1, static_cast<int>(value.size() - 1));
     return is_map ? map.Utf8DebugString() : bytes_text(value, kBytesShown);
 }
 

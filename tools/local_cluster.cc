@@ -1,5 +1,6 @@
 #include "tools/local_cluster.h"
 
+#include "kdfs/proto/meta.pb.h"
 #include "tools/arguments.h"
 #include "tools/files.h"
 #include "tools/mounts.h"
@@ -10,7 +11,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
+#include <climits>
 #include <csignal>
 #include <thread>
 
@@ -142,6 +145,7 @@ Status LocalCluster::start_daemons(Clock::time_point deadline) {
                             std::to_string(settings.replicas)}));
     }
     KDFS_TRY_ASSIGN(std::string mds, wait_for_address("mds", deadline));
+    KDFS_TRY(end_dead_mount(mds));
     for (uint64_t node = 1; node <= settings.nodes; ++node) {
         std::string name = "storage-" + std::to_string(node);
         if (running(name)) {
@@ -178,6 +182,28 @@ Status LocalCluster::start_daemons(Clock::time_point deadline) {
         KDFS_TRY(start_one(
             "mount",
             {"--mds", mds, "--cluster-key", key, "--mount", settings.mount, "--foreground"}));
+    }
+    return {};
+}
+
+Status LocalCluster::end_dead_mount(const std::string& mds) {
+    KDFS_TRY_ASSIGN(std::optional<ProcessId> before, read_pid_file(state_.pid_file("mount")));
+    if (!before || alive(*before)) {
+        return {};
+    }
+    KDFS_TRY_ASSIGN(std::unique_ptr<ClusterLink> link, ClusterLink::open(state_.key_file()));
+    std::array<char, HOST_NAME_MAX + 1> host{};
+    gethostname(host.data(), host.size() - 1);
+    pb::EndSessionRequest request;
+    // As kdfs-fuse names its session.
+    request.set_name(std::string(host.data()) + ":" + std::to_string(before->pid) + " " +
+                     state_.settings().mount);
+    Result<pb::EndSessionReply> reply =
+        link->ask<pb::EndSessionReply>(mds, MessageType::kEndSession, request);
+    if (!reply.ok()) {
+        // Its lease ends it too, only later.
+        notices_.push_back("the session of the mount that was killed could not be ended: " +
+                           reply.error().to_string());
     }
     return {};
 }
@@ -267,7 +293,6 @@ Status LocalCluster::wait_for_chains(Clock::time_point deadline) {
     context.mds_address = mds;
     context.state_dir = state_.path();
     context.nodes_expected = state_.settings().nodes;
-    context.replicas = state_.settings().replicas;
     Clock::time_point sync_deadline = std::min(deadline, Clock::now() + kSyncPatience);
     for (;;) {
         for (const std::string& daemon : daemon_names()) {
@@ -377,7 +402,10 @@ void LocalCluster::stop_group(const std::vector<std::string>& daemons,
                     ") did not stop by itself and was killed; its log: " + state_.log_file(daemon));
             }
         }
-        unlink(state_.pid_file(daemon).c_str());
+        if (daemon != "mount") {
+            // The mount's says at the next start whose session may be left.
+            unlink(state_.pid_file(daemon).c_str());
+        }
     }
 }
 

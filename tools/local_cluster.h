@@ -43,6 +43,8 @@ public:
 
 private:
     Status start_daemons(Clock::time_point deadline);
+    // Ends the session that a killed kdfs-fuse of ours left, so that nobody waits for its lease.
+    Status end_dead_mount(const std::string& mds);
     Status start_one(const std::string& daemon, std::vector<std::string> arguments);
     Result<std::string> wait_for_address(const std::string& daemon, Clock::time_point deadline);
     Status wait_for_mount(Clock::time_point deadline);

@@ -50,7 +50,6 @@ StatusContext context_of(const ClusterChoice& choice) {
     Result<StateDir> state = StateDir::open(choice.state_dir);
     if (state.ok()) {
         context.nodes_expected = state->settings().nodes;
-        context.replicas = state->settings().replicas;
         LocalCluster cluster(*state);
         context.nodes_not_running = cluster.not_running();
         std::optional<Mount> mount = mount_at(state->settings().mount);

@@ -39,15 +39,6 @@ uint64_t node_of_target(const pb::ClusterMap& map, uint64_t target) {
     return 0;
 }
 
-// How many copies a chunk has where no policy says otherwise: as the cluster was made, else two
-// where there are that many nodes.
-uint64_t usual_replicas(const pb::ClusterMap& map, const StatusContext& context) {
-    if (context.replicas != 0) {
-        return context.replicas;
-    }
-    return std::min<uint64_t>(2, std::max<uint64_t>(1, static_cast<uint64_t>(map.nodes_size())));
-}
-
 void count_chain(const pb::Chain& chain, ChainCounts& counts) {
     uint64_t serving = 0;
     bool syncing = false;
@@ -72,10 +63,10 @@ void count_chain(const pb::Chain& chain, ChainCounts& counts) {
     }
 }
 
-void count_chains(const pb::ClusterMap& map, const StatusContext& context, ChainCounts& counts) {
-    counts.copies_meant = usual_replicas(map, context);
+void count_chains(const pb::StatusReply& reply, ChainCounts& counts) {
+    counts.copies_meant = std::max<uint64_t>(1, reply.replicas());
     counts.copies_min = counts.copies_meant;
-    for (const pb::Chain& chain : map.chains()) {
+    for (const pb::Chain& chain : reply.map().chains()) {
         count_chain(chain, counts);
     }
     if (counts.total == 0) {
@@ -406,7 +397,7 @@ std::string_view health_name(Health health) {
 
 StatusView judge_status(const pb::StatusReply& reply, const StatusContext& context) {
     StatusView view;
-    count_chains(reply.map(), context, view.chains);
+    count_chains(reply, view.chains);
     judge_chains(context, view);
     judge_nodes(reply, context, view);
     judge_targets(reply, view);

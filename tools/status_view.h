@@ -28,8 +28,6 @@ struct StatusContext {
     std::string state_dir;
     // How many storage daemons the cluster was made with; 0 if unknown.
     uint64_t nodes_expected = 0;
-    // Copies of each chunk where no policy says otherwise; 0 if unknown.
-    uint64_t replicas = 0;
     // A mount of it that the kernel still lists although its kdfs-fuse is gone; else empty.
     std::string dead_mount;
     // Names of nodes whose process is known not to run.

@@ -41,9 +41,9 @@ LAYERS = [
     (r"kdfs/proto/", r"kdfs/(rt|rpc|kv)/", "proto/ stands on base/ alone"),
     (r"(?!kdfs/kv/rocks_\w*\.cc$)", r"rocksdb/", "only kdfs/kv/rocks_*.cc sees RocksDB"),
     (
-        r"(?!kdfs/rt/(reactor|uring|tcp|unix|socket|asio|tls|real)\w*\.(h|cc)$)",
-        r"(liburing\.h|liburing/|asio\.hpp|asio/)",
-        "only kdfs/rt/{reactor,uring,tcp,unix,socket,asio,tls,real}* see liburing and Asio",
+        r"(?!kdfs/rt/(reactor|uring|tcp|unix|socket|tls|real)\w*\.(h|cc)$)",
+        r"(liburing\.h|liburing/)",
+        "only kdfs/rt/{reactor,uring,tcp,unix,socket,tls,real}* see liburing",
     ),
     (r"(?!client/fuse_\w*\.(h|cc)$)", r"(fuse3?/|fuse\w*\.h)", "only client/fuse_* see libfuse"),
 ]
@@ -253,6 +253,12 @@ def check_coroutines(path, source):
         for what in dict.fromkeys(found):
             yield Finding(path, line, "await-statement", f"this co_await statement holds {what} "
                           "(g++ 12 frees such temporaries twice)")
+    for switch in re.finditer(r"\bswitch\s*\(", code):
+        condition = code[switch.end() : source.match.get(switch.end() - 1, switch.end())]
+        if re.search(r"\bco_await\b", condition):
+            yield Finding(path, source.line(switch.start()), "await-switch",
+                          "switch on an awaited temporary (g++ 12 makes a program that hangs): "
+                          "name the value first")
     for keyword in re.finditer(r"\bco_(await|return|yield)\b", code):
         brace = innermost_function(source, keyword.start())
         bracket = lambda_bracket(source, brace) if brace is not None else None

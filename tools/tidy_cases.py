@@ -19,6 +19,11 @@ def bad(file_lines_max, function_lines_max):
     for statement in awaits:
         yield "await-statement", "mds/a.cc", "Task<void> run() {\n    " + statement + "\n}\n"
 
+    for head in ("co_await kind()", "(co_await kind()).value", "use(co_await kind())"):
+        yield "await-switch", "mds/a.cc", (
+            "Task<void> run() {\n    switch (" + head + ") {\n        case Kind::kOne:\n"
+            "            break;\n    }\n}\n")
+
     lambdas = [
         "auto f = [] { co_return; };",
         "auto f = [&](std::function<void(int)> g) -> Task<void> {\n"
@@ -57,8 +62,8 @@ def bad(file_lines_max, function_lines_max):
         ("storage/a.cc", "rocksdb/db.h"),
         ("kdfs/kv/kv_store.cc", "rocksdb/db.h"),
         ("mds/a.cc", "liburing.h"),
-        ("kdfs/rt/env.cc", "asio.hpp"),
-        ("tests/unit/a.cc", "asio/ip/tcp.hpp"),
+        ("kdfs/rt/env.cc", "liburing.h"),
+        ("tests/unit/a.cc", "liburing/io_uring.h"),
         ("client/write_buffer.cc", "fuse3/fuse_lowlevel.h"),
         ("client/write_buffer.cc", "fuse_lowlevel.h"),
     ]
@@ -96,7 +101,8 @@ Task<Result<int>> run(Env& env, std::vector<int> list) {
         Key key{1};
         co_await use(key);
     }
-    switch (co_await kind()) {
+    Kind found = co_await kind();
+    switch (found) {
         case Kind::kOne: {
             co_await one();
             break;

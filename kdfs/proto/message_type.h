@@ -19,6 +19,7 @@ enum class MessageType : uint16_t {
     kMeta = 23,
     kRecall = 24,
     kScanMeta = 25,
+    kEndSession = 26,
     // Storage daemon (chunk.proto).
     kWrite = 40,
     kRead = 41,

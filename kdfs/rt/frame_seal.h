@@ -21,7 +21,9 @@ uint64_t siphash(const SealKey& key, std::span<const std::byte> bytes);
 // Seals the headers one end sends and checks those it receives. Without keys (inside TLS) the seal
 // is the checksum of the header. With keys it is SipHash-2-4 over the header's first 56 bytes and
 // the frame's number in its direction, so that nobody on the way can change, repeat, drop or
-// reorder headers; bodies hang on them by their checksum.
+// reorder headers. Bodies hang on them by an XXH3-64 in the header, payloads by the block checksums
+// in the body where the message has them: these find damage, but are no cryptographic hash. Who can
+// change bytes on the way can forge a clear body or payload; only encryption keeps that off.
 class FrameSeal {
 public:
     struct Keys {

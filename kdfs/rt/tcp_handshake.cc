@@ -241,8 +241,10 @@ Task<Result<Established>> Handshake::as_server(std::unique_ptr<WaitableSocket> s
     PeerIdentity peer = self.tls_->peer();
     if (hello.ok() && hello->cluster_id != terms.context->cluster_id()) {
         hello = Error(Errc::kWrongCluster,
-                      "the peer belongs to cluster " + hello->cluster_id + ", this node to " +
-                          terms.context->cluster_id());
+                      "the peer's cluster key is that of " + hello->cluster_id +
+                          ", this node's that of " + terms.context->cluster_id() +
+                          ": one of them has the wrong key file, or they are of different "
+                          "clusters");
     }
     Hello answer;
     answer.version = terms.version;

@@ -213,16 +213,17 @@ Error TlsSession::failure() {
     if (!foreign_cluster_.empty()) {
         ERR_clear_error();
         return {Errc::kWrongCluster,
-                "the peer belongs to cluster " + foreign_cluster_ + ", this node to " +
-                    context_.cluster_id_};
+                "the peer's cluster key is that of " + foreign_cluster_ + ", this node's that of " +
+                    context_.cluster_id_ +
+                    ": one of them has the wrong key file, or they are of different clusters"};
     }
     std::string reason = first_reason();
     int alert = ERR_GET_REASON(ERR_peek_error()) - kAlertReasonBase;
     ERR_clear_error();
     if (side_ == Side::kClient && alert == SSL_AD_INTERNAL_ERROR) {
         return {Errc::kWrongCluster,
-                "the daemon there belongs to another cluster than " + context_.cluster_id_ +
-                    ": check the address and the cluster key"};
+                "the daemon there has another cluster key than this node (" + context_.cluster_id_ +
+                    "): the key file is wrong, or the address is of another cluster; check both"};
     }
     if (side_ == Side::kClient && alert > 0) {
         return {Errc::kUnauthenticated,

@@ -166,7 +166,7 @@ public:
     // Opens a session, or resumes it on a new connection.
     Task<Status> open() {
         pb::OpenSessionRequest request;
-        request.set_name("client");
+        request.set_name(name_);
         request.set_resume(session_);
         for (const auto& [ino, held] : held_) {
             *request.add_held() = held;
@@ -204,8 +204,20 @@ public:
         }
         co_return body;
     }
+    // As a tool does for a client that is gone.
+    Task<Result<uint32_t>> end_sessions(std::string name) {
+        pb::EndSessionRequest request;
+        request.set_name(name);
+        RpcCall call(MessageType::kEndSession, encode(request), deadline());
+        auto reply = co_await channel_.call(std::move(call));
+        if (!reply.ok()) {
+            co_return std::move(reply).error();
+        }
+        co_return decode<pb::EndSessionReply>(reply->body)->ended();
+    }
     uint64_t next_seq() { return ++seq_; }
     void set_dirty_size(uint64_t ino, uint64_t size) { sizes_[ino] = size; }
+    void set_name(std::string name) { name_ = std::move(name); }
     void forget_caches() { no_caching_ = true; }
     uint64_t recalls() const { return recalls_; }
     uint64_t session() const { return session_; }
@@ -246,6 +258,7 @@ private:
     }
 
     Env& env_;
+    std::string name_ = "client";
     uint64_t session_ = 0;
     uint64_t seq_ = 0;
     uint64_t recalls_ = 0;
@@ -443,6 +456,31 @@ TEST_P(MdsServerTest, ARestartedServerWaitsNoLongerThanTheLeaseForWhoDoesNotCome
     auto seen = meta(1, getattr(made->attr().ino()));
 
     ASSERT_TRUE(seen.ok()) << seen.error().to_string();
+}
+
+TEST_P(MdsServerTest, ARestartedServerDoesNotWaitForAClientThatIsKnownToBeDead) {
+    client(0).set_name("dead");
+    open(0);
+    open(1);
+    auto made = meta(0, create(0, "f"));
+    ASSERT_TRUE(made.ok());
+    clients_[0]->cut_power();
+    mds_->kill();
+    mds_->boot();
+    pass(std::chrono::seconds(1));
+    open(1);
+
+    auto other = run_on(*clients_[1], client(1).end_sessions("somebody else"));
+    ASSERT_TRUE(other && other->ok()) << (other ? other->error().to_string() : "no answer");
+    EXPECT_EQ(**other, 0U);
+    auto ended = run_on(*clients_[1], client(1).end_sessions("dead"));
+    ASSERT_TRUE(ended && ended->ok()) << (ended ? ended->error().to_string() : "no answer");
+    EXPECT_EQ(**ended, 1U);
+    auto seen =
+        run_on(*clients_[1], client(1).meta(getattr(made->attr().ino())), std::chrono::seconds(2));
+
+    ASSERT_TRUE(seen.has_value()) << "it waited for the lease";
+    EXPECT_TRUE(seen->ok()) << seen->error().to_string();
 }
 
 TEST_P(MdsServerTest, ATruncationIsAnsweredAfterTheChunksAreCut) {

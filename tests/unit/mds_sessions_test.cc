@@ -49,6 +49,18 @@ TEST(SessionsTest, RequestsRenewTheLease) {
     }
 }
 
+TEST(SessionsTest, ADoomedSessionEndsWithoutWaitingForItsLease) {
+    Sessions sessions(std::chrono::seconds(8));
+    sessions.restore(SessionId(1), "dead", "n1", at(0));
+    sessions.restore(SessionId(2), "dead or not", "n1", at(0));
+
+    EXPECT_EQ(sessions.doom("nobody"), 0U);
+    EXPECT_EQ(sessions.doom("dead"), 1U);
+
+    EXPECT_EQ(sessions.take_expired(at(0)), std::vector<SessionId>{SessionId(1)});
+    EXPECT_EQ(sessions.doom("dead"), 0U);
+}
+
 TEST(SessionsTest, AfterARestartGraceLastsUntilAllAreBackOrRunOut) {
     Sessions sessions(std::chrono::seconds(8));
     sessions.restore(SessionId(1), "a", "n1", at(0));

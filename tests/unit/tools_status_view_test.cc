@@ -37,6 +37,7 @@ pb::StatusReply healthy_cluster() {
             one.set_state(pb::MEMBER_SERVING);
         }
     }
+    reply.set_replicas(2);
     return reply;
 }
 
@@ -49,7 +50,6 @@ StatusContext local() {
     context.mds_address = "127.0.0.1:4000";
     context.state_dir = "/s";
     context.nodes_expected = 3;
-    context.replicas = 2;
     return context;
 }
 
@@ -122,6 +122,21 @@ TEST(StatusViewTest, ALostChainOfFewerCopiesThanUsualIsNotCritical) {
     EXPECT_EQ(view.health, Health::kDegraded);
     EXPECT_TRUE(has_problem(view, "fewer copies than usual", "kdfs up --dir /s"));
     EXPECT_EQ(view.chains.copies_min, 2U);
+}
+
+TEST(StatusViewTest, ALostChainIsCriticalWhereFilesHaveOneCopyByDefault) {
+    pb::StatusReply reply = healthy_cluster();
+    pb::Chain& thin = *reply.mutable_map()->mutable_chains(0);
+    thin.set_replicas(1);
+    thin.mutable_members()->RemoveLast();
+    set_state(reply, 0, 0, pb::MEMBER_LAST_SERVING);
+    reply.set_replicas(1);
+
+    StatusView view = judge_status(reply, local());
+
+    EXPECT_EQ(view.health, Health::kCritical);
+    EXPECT_EQ(view.chains.down, 1U);
+    EXPECT_EQ(view.chains.copies_min, 0U);
 }
 
 TEST(StatusViewTest, ADeadMountIsAProblemThatUpMends) {
