@@ -13,8 +13,8 @@ LENGTHS = (256 * 1024, 3 * 1024 * 1024)
 
 
 def test(test_cluster, operations=OPERATIONS, *seeds):
-    for number, seed in enumerate(seeds or SEEDS):
-        length = LENGTHS[number % len(LENGTHS)]
+    for seed in seeds or SEEDS:
+        length = LENGTHS[(seed - 1) % len(LENGTHS)]
         words = ["-N", operations, "-S", seed, "-L", length, test_cluster.mount / f"fsx-{seed}"]
         subprocess.run([cluster.program("kdfs-fsx"), *map(str, words)], check=True)
         cluster.say(f"{operations} operations with seed {seed} on up to {length} bytes")
