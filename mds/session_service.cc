@@ -268,9 +268,12 @@ Task<Result<RpcReply>> SessionService::end(RpcRequest rpc) {
     if (request.name().empty()) {
         co_return Error(Errc::kInvalidArgument, "EndSession: the name of the session is missing");
     }
+    std::vector<SessionId> ended = state_.sessions.take_named(request.name());
+    for (SessionId id : ended) {
+        scope_.spawn(expire(id));
+    }
     pb::EndSessionReply reply;
-    reply.set_ended(state_.sessions.doom(request.name()));
-    expire_due();
+    reply.set_ended(static_cast<uint32_t>(ended.size()));
     co_return RpcReply(kdfs::encode(reply));
 }
 
@@ -285,20 +288,24 @@ Task<Status> SessionService::erase(SessionId id) {
     co_return co_await state_.log.committed(place);
 }
 
-void SessionService::expire_due() {
-    for (SessionId id : state_.sessions.take_expired(state_.env.now())) {
-        scope_.spawn(expire(id));
-    }
-}
-
 Task<void> SessionService::look_for_expired() {
+    Duration pause = state_.sessions.lease() / kLooksPerLease;
+    TimePoint next = state_.env.now();
     while (!state_.stopping) {
-        expire_due();
+        // This process did not run (a starved or frozen machine): what its clients sent meanwhile
+        // is still to be read.
+        TimePoint now = state_.env.now();
+        if (now > next + pause) {
+            state_.sessions.excuse(now - next, now);
+        }
+        for (SessionId id : state_.sessions.take_expired(now)) {
+            scope_.spawn(expire(id));
+        }
         if (!orphans_swept_ && !state_.sessions.in_grace()) {
             orphans_swept_ = true;
             scope_.spawn(sweep_orphans());
         }
-        TimePoint next = state_.env.now() + state_.sessions.lease() / kLooksPerLease;
+        next = now + pause;
         co_await stop_.wait_until(next);
     }
 }

@@ -57,7 +57,6 @@ private:
     Status restore_sessions(const std::vector<KvEntry>& entries);
     Task<Status> load_replies();
     Task<void> look_for_expired();
-    void expire_due();
     Task<void> sweep_orphans();
     Task<void> expire(SessionId id);
     Task<Status> recover_sizes(SessionId id);

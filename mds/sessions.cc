@@ -76,15 +76,21 @@ TimePoint Sessions::lease_end(const Session& session) const {
     return session.heard + lease_ + lease_ / 16;
 }
 
-uint32_t Sessions::doom(std::string_view name) {
-    uint32_t count = 0;
+std::vector<SessionId> Sessions::take_named(std::string_view name) {
+    std::vector<SessionId> out;
     for (auto& [id, session] : sessions_) {
         if (session.name == name && !session.dead) {
-            session.doomed = true;
-            ++count;
+            session.dead = true;
+            out.push_back(id);
         }
     }
-    return count;
+    return out;
+}
+
+void Sessions::excuse(Duration stall, TimePoint now) {
+    for (auto& [id, session] : sessions_) {
+        session.heard = std::min(now, session.heard + stall);
+    }
 }
 
 std::vector<SessionId> Sessions::take_expired(TimePoint now) {

@@ -67,8 +67,10 @@ public:
     bool in_grace() const;
     // When the session's lease is over.
     TimePoint lease_end(const Session& session) const;
-    // Dooms the sessions of this name; how many there were.
-    uint32_t doom(std::string_view name);
+    // Those of this name, to be taken for dead: marked so.
+    std::vector<SessionId> take_named(std::string_view name);
+    // The server itself stood still for so long and heard nobody: nobody's lease ran meanwhile.
+    void excuse(Duration stall, TimePoint now);
     // Those to be taken for dead now: marked so.
     std::vector<SessionId> take_expired(TimePoint now);
     // The smallest id that is in use, or `next` if none is: all below may be fenced for good.

@@ -49,16 +49,29 @@ TEST(SessionsTest, RequestsRenewTheLease) {
     }
 }
 
-TEST(SessionsTest, ADoomedSessionEndsWithoutWaitingForItsLease) {
+TEST(SessionsTest, ASessionIsEndedByItsWholeNameAndOnce) {
     Sessions sessions(std::chrono::seconds(8));
     sessions.restore(SessionId(1), "dead", "n1", at(0));
     sessions.restore(SessionId(2), "dead or not", "n1", at(0));
 
-    EXPECT_EQ(sessions.doom("nobody"), 0U);
-    EXPECT_EQ(sessions.doom("dead"), 1U);
+    EXPECT_TRUE(sessions.take_named("nobody").empty());
+    EXPECT_EQ(sessions.take_named("dead"), std::vector<SessionId>{SessionId(1)});
 
-    EXPECT_EQ(sessions.take_expired(at(0)), std::vector<SessionId>{SessionId(1)});
-    EXPECT_EQ(sessions.doom("dead"), 0U);
+    EXPECT_TRUE(sessions.take_named("dead").empty());
+    EXPECT_EQ(sessions.use(SessionId(1), at(0)).error().code, Errc::kFenced);
+    EXPECT_TRUE(sessions.take_expired(at(0)).empty());
+}
+
+TEST(SessionsTest, TheTimeInWhichTheServerStoodStillCountsForNobody) {
+    Sessions sessions(std::chrono::seconds(8));
+    Session s = session(1, at(0));
+    s.contested = true;
+    ASSERT_TRUE(sessions.add(s).ok());
+
+    sessions.excuse(std::chrono::seconds(20), at(20));
+
+    EXPECT_TRUE(sessions.take_expired(at(28)).empty());
+    EXPECT_EQ(sessions.take_expired(at(29)).size(), 1U);
 }
 
 TEST(SessionsTest, AfterARestartGraceLastsUntilAllAreBackOrRunOut) {
