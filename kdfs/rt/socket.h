@@ -75,7 +75,7 @@ std::string peer_text(int fd);
 
 // A socket with a coroutine that waits for it. Edge-triggered: wait only after the kernel said
 // EAGAIN.
-class WaitableSocket : private FdHandler {
+class WaitableSocket final : private FdHandler {
 public:
     static Result<std::unique_ptr<WaitableSocket>> create(Reactor& reactor, UniqueFd fd);
     ~WaitableSocket();
