@@ -248,6 +248,7 @@ Task<Status> FileClient::write_pieces(InodeRef inode,
                                       uint64_t offset,
                                       Buffer data) {
     pb::Layout layout = inode->attr.layout();
+    inode->unwritten = false;
     auto map = co_await map_with(layout);
     if (!map.ok()) {
         co_return std::move(map).error();

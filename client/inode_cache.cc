@@ -113,6 +113,7 @@ void InodeCache::cap(Inode& inode, uint64_t seq, pb::LeaseMode keep) {
     inode.cap_seq = std::max({inode.cap_seq, seq, inode.lease_seq});
     inode.cap_mode = keep;
     inode.lease = std::min(inode.lease, keep);
+    inode.unwritten = inode.unwritten && inode.lease == pb::LEASE_EXCLUSIVE;
 }
 
 void InodeCache::cap_absent(InodeId ino, uint64_t seq, pb::LeaseMode keep) {

@@ -44,6 +44,9 @@ struct Inode {
     size_t write_asks = 0;
 
     uint64_t opens = 0;
+    // This client made the file, has had it under the exclusive lease ever since and sent nothing
+    // of it to the chunks.
+    bool unwritten = false;
     bool server_open = false;  // the server counts it as open by us
     // It also knows that we write without the exclusive lease.
     bool server_writes = false;

@@ -143,6 +143,7 @@ Task<Result<Opened>> FileClient::create(pb::Create op) {
     inode->server_open = true;
     inode->server_writes = true;
     inode->meta_synced = false;
+    inode->unwritten = reply->created() && inode->lease == pb::LEASE_EXCLUSIVE;
     own_change(parent, name, inode->ino);
     co_return add_open(std::move(inode), true);
 }
@@ -220,6 +221,9 @@ Task<Status> FileClient::remove(InodeId parent, std::string name, bool directory
     op.set_directory(directory);
     if (child && child->opens == 0) {
         op.set_not_open_ino(child->ino.value);
+    }
+    if (dying && dying->unwritten) {
+        op.set_unwritten_lease_seq(dying->lease_seq);
     }
     auto reply = co_await call(std::move(request));
     if (!reply.ok()) {

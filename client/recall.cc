@@ -163,6 +163,7 @@ void FileClient::lose_lease(Inode& inode) {
     }
     forget_dirty(inode);
     inode.lease = pb::LEASE_NONE;
+    inode.unwritten = false;
     inode.size_dirty = false;
     inode.times_dirty = false;
     meta_dirty_.erase(inode.ino);

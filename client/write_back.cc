@@ -32,6 +32,7 @@ void FileClient::pump(const InodeRef& inode) {
             break;
         }
         ++i.flights;
+        i.unwritten = false;
         scope_.spawn_now(write_run(inode, std::move(*run), durability));
     }
 }

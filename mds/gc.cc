@@ -14,16 +14,34 @@ void Gc::start() {
 
 Task<void> Gc::stop() {
     work_.set();
+    hurry_.set();
     co_await scope_.close();
     co_await parts_.close();
 }
 
-void Gc::wake() { work_.set(); }
+void Gc::add(std::vector<DeadData> died) {
+    for (DeadData& dead : died) {
+        if (queue_.size() >= kQueueMax) {
+            // Where the reading of the store is, is not known here: once more from the start.
+            unread_again_ = true;
+        } else {
+            queue_.emplace(dead.data, std::move(dead));
+        }
+    }
+    if (!died.empty()) {
+        work_.set();
+    }
+    if (queue_.size() >= kGatherMax) {
+        hurry_.set();
+    }
+}
 
 Task<void> Gc::run() {
     while (!state_.stopping) {
         co_await work_.wait();
+        co_await hurry_.wait_until(state_.env.now() + kGather);
         work_.reset();
+        hurry_.reset();
         bool complete = co_await pass();
         if (!complete && !state_.stopping) {
             co_await state_.sessions_changed.wait_until(state_.env.now() + kRetryDelay);
@@ -36,34 +54,71 @@ Task<bool> Gc::pass() {
     bool complete = true;
     DataId after;
     while (!state_.stopping) {
-        auto batch = co_await next(after);
-        if (!batch.ok()) {
-            co_return false;
+        Status filled = co_await refill();
+        complete = complete && filled.ok();
+        std::vector<DeadData> batch = batch_after(after);
+        if (batch.empty()) {
+            co_return complete && !unread_ && !unread_again_;
         }
-        if (batch->empty()) {
-            co_return complete;
-        }
-        after = batch->back().data;
+        after = batch.back().data;
+        std::vector<DataId> ids;
         std::vector<Task<Status>> tasks;
-        for (DeadData& dead : *batch) {
+        for (DeadData& dead : batch) {
+            ids.push_back(dead.data);
             tasks.push_back(collect(std::move(dead)));
         }
         std::vector<Status> results = co_await when_all(parts_, std::move(tasks));
-        for (const Status& result : results) {
-            complete = complete && result.ok();
+        std::vector<DataId> collected;
+        for (size_t i = 0; i < results.size(); ++i) {
+            complete = complete && results[i].ok();
+            if (results[i].ok()) {
+                collected.push_back(ids[i]);
+            }
         }
+        Status finished = co_await finish(std::move(collected));
+        complete = complete && finished.ok();
     }
     co_return false;
 }
 
-Task<Result<std::vector<DeadData>>> Gc::next(DataId after) {
+Task<Status> Gc::refill() {
     while (true) {
-        Result<std::vector<DeadData>> found = state_.space.dead_data(after, kBatch);
+        if (!unread_ && unread_again_) {
+            unread_ = true;
+            unread_again_ = false;
+            read_to_ = DataId();
+        }
+        if (!unread_ || queue_.size() + kPage > kQueueMax) {
+            co_return Status();
+        }
+        auto page = co_await stored(read_to_);
+        if (!page.ok()) {
+            co_return std::move(page).error();
+        }
+        unread_ = page->size() == kPage;
+        for (DeadData& dead : *page) {
+            read_to_ = dead.data;
+            queue_.emplace(dead.data, std::move(dead));
+        }
+    }
+}
+
+Task<Result<std::vector<DeadData>>> Gc::stored(DataId after) {
+    while (true) {
+        Result<std::vector<DeadData>> found = state_.space.dead_data(after, kPage);
         if (found.ok() || found.error().code != Errc::kWouldBlock) {
             co_return found;
         }
         KDFS_CO_TRY(co_await load_missing(state_));
     }
+}
+
+std::vector<DeadData> Gc::batch_after(DataId after) const {
+    std::vector<DeadData> batch;
+    for (auto at = queue_.upper_bound(after); at != queue_.end() && batch.size() < kBatch; ++at) {
+        batch.push_back(at->second);
+    }
+    return batch;
 }
 
 Task<Status> Gc::collect(DeadData dead) {
@@ -86,17 +141,22 @@ Task<Status> Gc::collect(DeadData dead) {
             break;
         }
     }
-    co_return co_await finish(dead.data);
+    co_return Status();
 }
 
-Task<Status> Gc::finish(DataId data) {
+Task<Status> Gc::finish(std::vector<DataId> collected) {
     while (true) {
         KvBatch batch;
-        Status done = state_.space.finish_dead_data(data, batch);
-        if (done.ok()) {
+        Status done = state_.space.finish_dead_data(collected, batch);
+        if (done.ok() && !batch.empty()) {
             auto place = state_.log.append(batch);
             if (!place.ok()) {
                 co_return std::move(place).error();
+            }
+        }
+        if (done.ok()) {
+            for (DataId data : collected) {
+                queue_.erase(data);
             }
             co_return Status();
         }

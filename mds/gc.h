@@ -4,18 +4,27 @@
 #include "mds/state.h"
 
 #include <chrono>
+#include <map>
 #include <vector>
 
 namespace kdfs::mds {
 
 // Removes the chunks of files that are gone, in the background. The queue is in the store; an entry
-// leaves it when every chain confirmed. Chains are visited in stripe order: those the size tells
-// of, then on until one had nothing, because an owner that never reported its size wrote from the
-// start.
-// Bounds: kBatch files at once; a failed one is tried again kRetryDelay later.
+// leaves it when every chain confirmed, so what a crash leaves is taken up by the next life. The
+// entries are kept in memory too, because looking for them in the store means stepping over all
+// that were finished lately. Chains are visited in stripe order: those the size tells of, then on
+// until one had nothing, because an owner that never reported its size wrote from the start.
+// Whoever removes many files goes first: collection starts kGather after the first is there, or
+// when kGatherMax are, and goes kBatch at a time.
+// Bounds: kBatch files at once, kQueueMax in memory (the others wait in the store); a failed one is
+// tried again kRetryDelay later.
 class Gc {
 public:
-    static constexpr uint64_t kBatch = 32;
+    static constexpr size_t kBatch = 64;
+    static constexpr size_t kQueueMax = 16384;
+    static constexpr uint64_t kPage = 1024;  // loaded from the store at once
+    static constexpr Duration kGather = std::chrono::seconds(1);
+    static constexpr size_t kGatherMax = 4096;
     static constexpr Duration kRetryDelay = std::chrono::seconds(1);
     static constexpr Duration kAttempt = std::chrono::seconds(10);
 
@@ -24,19 +33,29 @@ public:
         : state_(state), scope_(state.env.scheduler()), parts_(state.env.scheduler()) {}
     void start();
     Task<void> stop();
-    // The queue grew.
-    void wake();
+    // What the stored queue grew by.
+    void add(std::vector<DeadData> died);
 
 private:
     Task<void> run();
     // Once through the queue. False if something has to be tried again.
     Task<bool> pass();
-    Task<Result<std::vector<DeadData>>> next(DataId after);
+    // Takes in what is only in the store, as far as there is room.
+    Task<Status> refill();
+    Task<Result<std::vector<DeadData>>> stored(DataId after);
+    std::vector<DeadData> batch_after(DataId after) const;
     Task<Status> collect(DeadData dead);
-    Task<Status> finish(DataId data);
+    Task<Status> finish(std::vector<DataId> collected);
 
     State& state_;
+    std::map<DataId, DeadData> queue_;
+    // Whether the store has entries above read_to_ that queue_ may lack; and, since the reading
+    // began, also below.
+    bool unread_ = true;
+    bool unread_again_ = false;
+    DataId read_to_;
     Event work_;
+    Event hurry_;
     TaskScope scope_;
     // What the tasks of scope_ wait for: closed after it.
     TaskScope parts_;

@@ -211,6 +211,12 @@ OpContext MetaService::context_of(const pb::MetaRequest& request, const Session&
     context.holds_exclusive = [this, id = session.id](InodeId ino) {
         return state_.leases->holds_exclusive(id, ino);
     };
+    if (request.has_remove() && request.remove().unwritten_lease_seq() != 0) {
+        context.lease_stands = [this, id = session.id](InodeId ino, uint64_t lease_seq) {
+            return state_.leases->holds_exclusive(id, ino) && !recaller_.asking(ino, id) &&
+                   state_.leases->holding(id, ino)->lease_seq == lease_seq;
+        };
+    }
     return context;
 }
 
@@ -258,7 +264,7 @@ void MetaService::remember(const pb::MetaRequest& request,
     }
 }
 
-void MetaService::take_effects(const Effects& effects, SessionId session) {
+void MetaService::take_effects(Effects effects, SessionId session) {
     for (InodeId ino : effects.freed) {
         state_.leases->forget(ino);
     }
@@ -268,9 +274,7 @@ void MetaService::take_effects(const Effects& effects, SessionId session) {
             state_.leases->open(session, ino, false);
         }
     }
-    if (effects.data_died) {
-        gc_.wake();
-    }
+    gc_.add(std::move(effects.died));
 }
 
 void MetaService::grant(const pb::MetaRequest& request, SessionId session, pb::MetaReply& reply) {
@@ -459,7 +463,7 @@ Task<Result<pb::MetaReply>> MetaService::take_release(SessionId session, pb::Met
         for (const pb::ReleaseOne& item : request.release().items()) {
             state_.leases->release(session, item);
         }
-        take_effects(effects, session);
+        take_effects(std::move(effects), session);
         co_return std::move(*reply);
     }
 }
@@ -514,7 +518,7 @@ Task<Status> MetaService::free_orphans(std::vector<InodeId> inodes) {
             if (freed.ok() && *freed) {
                 Effects effects = state_.space.effects();
                 KDFS_CO_TRY(state_.log.append(batch));
-                take_effects(effects, SessionId());
+                take_effects(std::move(effects), SessionId());
             }
             break;
         }

@@ -54,7 +54,7 @@ private:
                   Session& session,
                   const pb::MetaReply& reply,
                   KvBatch& batch);
-    void take_effects(const Effects& effects, SessionId session);
+    void take_effects(Effects effects, SessionId session);
     void grant(const pb::MetaRequest& request, SessionId session, pb::MetaReply& reply);
     void grant_entries(SessionId session, pb::MetaReply& reply);
     void grant_parent(SessionId session, pb::LeaseMode want, pb::MetaReply& reply);

@@ -174,15 +174,18 @@ Result<std::vector<DeadData>> Namespace::dead_data(DataId after, uint64_t entrie
     return found;
 }
 
-Status Namespace::finish_dead_data(DataId data, KvBatch& batch) {
+Status Namespace::finish_dead_data(const std::vector<DataId>& finished, KvBatch& batch) {
     View view(*this);
-    KDFS_TRY_ASSIGN(std::optional<std::string> record, view.get(dead_data_key(data)));
     KDFS_TRY(view.load_counters());
-    if (record) {
-        view.erase_key(dead_data_key(data));
-        --view.change_counts().gc_queued;
-        view.commit(batch);
+    for (DataId data : finished) {
+        std::string key = dead_data_key(data);
+        KDFS_TRY_ASSIGN(std::optional<std::string> record, view.get(key));
+        if (record) {
+            view.erase_key(std::move(key));
+            --view.change_counts().gc_queued;
+        }
     }
+    view.commit(batch);
     return {};
 }
 

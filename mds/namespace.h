@@ -36,6 +36,9 @@ struct OpContext {
     std::function<bool(InodeId)> is_open;
     // True if `session` holds the exclusive lease: what it says of size and times counts.
     std::function<bool(InodeId)> holds_exclusive;
+    // True if that lease is the exclusive one and nobody asked for it back: what `session` said
+    // about the file when it sent the request still holds. Null if the request says nothing.
+    std::function<bool(InodeId, uint64_t lease_seq)> lease_stands;
 };
 
 // Bytes of a file beyond its new end that the chunks may still hold.
@@ -60,7 +63,7 @@ struct Effects {
     std::vector<InodeId> freed;     // inodes that are gone: forget their leases
     std::vector<InodeId> orphaned;  // lost their last name, live until release_orphan()
     std::optional<Trim> trim;       // to be executed, then finish_trim(), before the reply leaves
-    bool data_died = false;         // the gc queue grew
+    std::vector<DeadData> died;     // what the gc queue grew by
 };
 
 // What a session knows newer than the store of a file: on recall, release and flush.
@@ -149,9 +152,11 @@ public:
     // that had them open may be gone.
     Result<std::vector<InodeId>> orphans(InodeId after, uint64_t entries_max);
 
-    // The oldest entries of the gc queue with data ids above `after`.
+    // The entries of the gc queue with the lowest data ids above `after`. Steps over all that were
+    // finished lately, which stay in the store for a while: not to be called for each few.
     Result<std::vector<DeadData>> dead_data(DataId after, uint64_t entries_max);
-    Status finish_dead_data(DataId data, KvBatch& batch);
+    // Takes those that are in the queue out of it.
+    Status finish_dead_data(const std::vector<DataId>& finished, KvBatch& batch);
 
     // Trims that were begun and not finished, in inode order. At a start they are executed before
     // anybody may read or write.

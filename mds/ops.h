@@ -62,11 +62,17 @@ uint32_t xattr_bytes(std::string_view name, std::string_view value);
 // Takes size and times of a holder.
 Status take_dirty_state(View& view, Inode& inode, const DirtyState& dirty, WallTime now);
 
-// Takes one name from `inode` (a directory: the only one); the last leaves an orphan or nothing.
+// What becomes of an inode that lost its last name.
+enum class Fate : uint8_t {
+    kOrphan,     // somebody has it open
+    kCollect,    // it goes, and its data is queued
+    kHasNoData,  // it goes; nothing was written to its chunks
+};
+// Takes one name from `inode` (a directory: the only one); the last one decides its fate.
 // Needs load_counters(). True if it is an orphan now.
-bool drop_name(View& view, Inode& inode, bool keep_orphan, WallTime now);
-// Removes the inode and queues its data. Needs load_counters().
-void free_inode(View& view, Inode& inode);
+bool drop_name(View& view, Inode& inode, Fate fate, WallTime now);
+// Removes the inode and, if it may have some, queues its data. Needs load_counters().
+void free_inode(View& view, Inode& inode, Fate fate = Fate::kCollect);
 // True if the inode had no name and is freed now. The caller knows that nobody has it open.
 Result<bool> free_orphan(View& view, Inode& inode);
 void queue_dead_data(View& view, const Inode& inode);

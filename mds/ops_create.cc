@@ -153,6 +153,7 @@ Reply op_create(View& view, const pb::Create& op, const OpContext& context) {
     change_directory(view, *parent, 1, context.now);
     parent->nlink += directory ? 1 : 0;
     pb::MetaReply reply;
+    reply.set_created(true);
     fill_attr(inode, *reply.mutable_attr());
     fill_attr(*parent, *reply.mutable_parent());
     return reply;

@@ -20,17 +20,26 @@ Status check_removable(const pb::Remove& op, const Inode& child) {
     return {};
 }
 
+Fate fate_of(const pb::Remove& op, const Inode& child, const OpContext& context) {
+    if (op.not_open_ino() != child.ino.value || context.is_open(child.ino)) {
+        return Fate::kOrphan;
+    }
+    bool unwritten = op.unwritten_lease_seq() != 0 && context.lease_stands &&
+                     context.lease_stands(child.ino, op.unwritten_lease_seq());
+    return unwritten ? Fate::kHasNoData : Fate::kCollect;
+}
+
 }  // namespace
 
 void queue_dead_data(View& view, const Inode& inode) {
     DeadData dead{inode.data, inode.layout, inode.size};
     view.put(dead_data_key(inode.data), encode(dead));
     ++view.change_counts().gc_queued;
-    view.effects().data_died = true;
+    view.effects().died.push_back(std::move(dead));
 }
 
-void free_inode(View& view, Inode& inode) {
-    if (inode.is_regular()) {
+void free_inode(View& view, Inode& inode, Fate fate) {
+    if (inode.is_regular() && fate != Fate::kHasNoData) {
         queue_dead_data(view, inode);
     }
     if (inode.xattr_bytes != 0) {
@@ -40,14 +49,14 @@ void free_inode(View& view, Inode& inode) {
     view.erase(inode);
 }
 
-bool drop_name(View& view, Inode& inode, bool keep_orphan, WallTime now) {
+bool drop_name(View& view, Inode& inode, Fate fate, WallTime now) {
     view.change(inode, now);
     inode.nlink = inode.is_directory() || inode.nlink == 0 ? 0 : inode.nlink - 1;
     if (inode.nlink != 0) {
         return false;
     }
-    if (!keep_orphan) {
-        free_inode(view, inode);
+    if (fate != Fate::kOrphan) {
+        free_inode(view, inode, fate);
         return false;
     }
     if (inode.is_directory()) {
@@ -68,12 +77,12 @@ Reply op_remove(View& view, const pb::Remove& op, const OpContext& context) {
     KDFS_TRY(check_removable(op, *child));
     KDFS_TRY(view.load_counters());
 
-    bool keep_orphan = op.not_open_ino() != child->ino.value || context.is_open(child->ino);
+    Fate fate = fate_of(op, *child, context);
     view.erase_key(dentry_key(parent->ino, op.name()));
     change_directory(view, *parent, -1, context.now);
     parent->nlink -= child->is_directory() ? 1 : 0;
     pb::MetaReply reply;
-    reply.set_orphaned(drop_name(view, *child, keep_orphan, context.now));
+    reply.set_orphaned(drop_name(view, *child, fate, context.now));
     fill_attr(*child, *reply.mutable_attr());
     fill_attr(*parent, *reply.mutable_parent());
     return reply;

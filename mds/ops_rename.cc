@@ -182,7 +182,8 @@ Reply op_rename(View& view, const pb::Rename& op, const OpContext& context) {
             at.new_parent->nlink -= at.target->is_directory() ? 1 : 0;
             bool keep_orphan =
                 op.not_open_ino() != at.target->ino.value || context.is_open(at.target->ino);
-            reply.set_orphaned(drop_name(view, *at.target, keep_orphan, context.now));
+            Fate fate = keep_orphan ? Fate::kOrphan : Fate::kCollect;
+            reply.set_orphaned(drop_name(view, *at.target, fate, context.now));
         }
     }
     fill_reply(at, reply);

@@ -358,6 +358,17 @@ protected:
         op->set_want_parent(pb::LEASE_READ);
         return request;
     }
+    // As its maker does that has it not open and wrote nothing.
+    pb::MetaRequest remove_unwritten(size_t n, const std::string& name, const pb::MetaReply& made) {
+        pb::MetaRequest request;
+        request.set_seq(client(n).next_seq());
+        pb::Remove* op = request.mutable_remove();
+        op->set_parent(kRootInode.value);
+        op->set_name(name);
+        op->set_not_open_ino(made.attr().ino());
+        op->set_unwritten_lease_seq(made.grant().lease_seq());
+        return request;
+    }
     static pb::MetaRequest getattr(uint64_t ino) {
         pb::MetaRequest request;
         request.mutable_getattr()->set_ino(ino);
@@ -532,6 +543,53 @@ TEST_P(MdsServerTest, AnUnlinkedFileLivesWhileItIsOpenAndIsCollectedAfterwards) 
 
     EXPECT_EQ(meta(0, getattr(ino)).error().code, Errc::kStaleHandle);
     EXPECT_GE(storage(0).removed() + storage(1).removed(), 1U);
+}
+
+TEST_P(MdsServerTest, NothingIsCollectedOfAFileWhoseMakerNeverWroteIt) {
+    open(0);
+    open(1);
+    auto untouched = meta(0, create(0, "untouched"));
+    ASSERT_TRUE(untouched.ok());
+    EXPECT_TRUE(untouched->created());
+    ASSERT_TRUE(meta(0, remove_unwritten(0, "untouched", *untouched)).ok());
+    pass(std::chrono::seconds(3));
+    EXPECT_EQ(storage(0).removed() + storage(1).removed(), 0U);
+
+    // The same words about a lease that was asked back count for nothing.
+    auto shared = meta(0, create(0, "shared"));
+    ASSERT_TRUE(shared.ok());
+    ASSERT_TRUE(meta(1, getattr(shared->attr().ino())).ok());
+    ASSERT_TRUE(meta(0, remove_unwritten(0, "shared", *shared)).ok());
+    pass(std::chrono::seconds(3));
+    uint64_t removed = storage(0).removed() + storage(1).removed();
+    EXPECT_GE(removed, 1U);
+
+    // Nor do those about an older grant than the one that stands.
+    auto again = meta(0, create(0, "again"));
+    ASSERT_TRUE(again.ok());
+    ASSERT_TRUE(meta(0, getattr(again->attr().ino())).ok());
+    ASSERT_TRUE(meta(0, remove_unwritten(0, "again", *again)).ok());
+    pass(std::chrono::seconds(3));
+    EXPECT_GT(storage(0).removed() + storage(1).removed(), removed);
+}
+
+TEST_P(MdsServerTest, WhatACrashLeavesToCollectIsCollectedInTheNextLife) {
+    open(0);
+    constexpr int kFiles = 100;  // more than one batch
+    for (int i = 0; i < kFiles; ++i) {
+        std::string name = "f" + std::to_string(i);
+        auto made = meta(0, create(0, name));
+        ASSERT_TRUE(made.ok());
+        pb::MetaRequest remove = remove_unwritten(0, name, *made);
+        remove.mutable_remove()->clear_unwritten_lease_seq();
+        ASSERT_TRUE(meta(0, remove).ok());
+    }
+    uint64_t before = storage(0).removed() + storage(1).removed();
+    mds_->kill();
+    mds_->boot();
+    pass(std::chrono::seconds(20));
+    EXPECT_GE(storage(0).removed() + storage(1).removed(), before);
+    EXPECT_GE(storage(0).removed() + storage(1).removed(), uint64_t{kFiles});
 }
 
 TEST_P(MdsServerTest, WhatWasSyncedSurvivesAPowerCut) {

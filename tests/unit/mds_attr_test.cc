@@ -81,7 +81,7 @@ TEST(AttrTest, GrowingIsOnlyTheSize) {
     EXPECT_EQ(grown->attr().mtime(), tree.now);
     EXPECT_EQ(grown->attr().data(), data);
     EXPECT_FALSE(tree.effects.trim.has_value());
-    EXPECT_FALSE(tree.effects.data_died);
+    EXPECT_TRUE(tree.effects.died.empty());
 }
 
 TEST(AttrTest, ShrinkingRecordsATrimUntilItIsFinished) {
@@ -118,7 +118,7 @@ TEST(AttrTest, TruncationToNothingChangesTheData) {
     uint64_t fresh = tree.set_size(file, 0)->attr().data();
 
     EXPECT_NE(fresh, old);
-    EXPECT_TRUE(tree.effects.data_died);
+    EXPECT_FALSE(tree.effects.died.empty());
     EXPECT_EQ(tree.space.dead_data(DataId(), 9)->at(0).data.value, old);
     EXPECT_EQ(tree.set_size(file, 0)->attr().data(), fresh);
     tree.exclusive.insert(file);

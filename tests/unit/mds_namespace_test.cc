@@ -215,7 +215,7 @@ TEST(NamespaceTest, UnlinkedFileIsQueuedForCollection) {
     EXPECT_FALSE(removed->orphaned());
     EXPECT_EQ(removed->attr().nlink(), 0U);
     EXPECT_EQ(tree.effects.freed, std::vector<InodeId>{file});
-    EXPECT_TRUE(tree.effects.data_died);
+    EXPECT_FALSE(tree.effects.died.empty());
     auto dead = tree.space.dead_data(DataId(), 10);
     ASSERT_EQ(dead->size(), 1U);
     EXPECT_EQ((*dead)[0].data.value, data);
@@ -223,12 +223,12 @@ TEST(NamespaceTest, UnlinkedFileIsQueuedForCollection) {
     EXPECT_TRUE(tree.space.dead_data(DataId(data), 10)->empty());
     EXPECT_EQ(tree.space.counts()->gc_queued, 1U);
     KvBatch batch;
-    ASSERT_TRUE(tree.space.finish_dead_data(DataId(data), batch).ok());
+    ASSERT_TRUE(tree.space.finish_dead_data({DataId(data)}, batch).ok());
     tree.commit(batch);
     EXPECT_EQ(tree.space.counts()->gc_queued, 0U);
     EXPECT_TRUE(tree.space.dead_data(DataId(), 10)->empty());
     KvBatch nothing;
-    ASSERT_TRUE(tree.space.finish_dead_data(DataId(data), nothing).ok());
+    ASSERT_TRUE(tree.space.finish_dead_data({DataId(data)}, nothing).ok());
     EXPECT_TRUE(nothing.empty());
     EXPECT_TRUE(tree.fsck().clean());
 }
@@ -303,7 +303,7 @@ TEST(NamespaceTest, HardLinksShareAnInode) {
     auto removed = tree.unlink(kRootInode, "f");
     EXPECT_EQ(removed->attr().nlink(), 1U);
     EXPECT_EQ(removed->attr().ctime(), tree.now);
-    EXPECT_FALSE(tree.effects.data_died);
+    EXPECT_TRUE(tree.effects.died.empty());
     EXPECT_EQ(tree.lookup(directory, "g")->attr().ino(), file.value);
     EXPECT_TRUE(tree.fsck().clean());
 }
