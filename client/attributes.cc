@@ -97,10 +97,7 @@ Task<Result<pb::Attr>> FileClient::setattr_call(pb::SetAttr op) {
         inode->times_dirty = inode->times_dirty || had_times;
         co_return std::move(reply).error();
     }
-    if (sets_size) {
-        inode->size_dirty = false;
-        inode->size_synced = false;
-    }
+    inode->size_synced = inode->size_synced && !sets_size;
     inode->meta_synced = false;
     adopt(reply->attr());
     pb::Attr answer = reply->attr();
@@ -128,19 +125,12 @@ Task<Result<pb::Attr>> FileClient::set_size(InodeRef inode, pb::SetAttr op) {
     Hold hold(*this, inode);
     co_await hold.quiet();
     if (inode->meta_dirty()) {
-        // The server must know how far the chunks reach, to cut them; and a recall that overtakes
-        // its answer must find nothing older to tell.
+        // The server must know how far the chunks reach, to cut them.
         KDFS_CO_TRY(co_await flush_meta(inode, false));
     }
     co_await hold.quiet();
     auto attr = co_await setattr_call(std::move(op));
     if (attr.ok()) {
-        if (inode->buffer) {
-            uint64_t before = inode->buffer->bytes();
-            inode->buffer->truncate(size);
-            buffered_ -= before - inode->buffer->bytes();
-            room_.pulse();
-        }
         drop_fetched(*inode, 0, UINT64_MAX);
     }
     hold.end();

@@ -69,15 +69,22 @@ private:
     ChunkId chunk_;
 };
 
+namespace {
+
+uint64_t losses_of(const ClusterMap& map, ChainId id) {
+    const pb::Chain* chain = map.chain(id);
+    return chain == nullptr ? 0 : chain->losses();
+}
+
+}  // namespace
+
 ChunkClient::ChunkClient(Env& env, const ClientOptions& options, MapSource& source)
     : env_(env),
       options_(options),
       source_(source),
       window_bytes_(std::max(options.window_bytes, kPieceBytesMax)),
       window_(window_bytes_),
-      scope_(env.scheduler()) {
-    source_.on_map([this](const ClusterMap& map) { lineage_.see(map); });
-}
+      scope_(env.scheduler()) {}
 
 ChunkClient::~ChunkClient() = default;
 
@@ -279,10 +286,10 @@ Task<Result<uint64_t>> ChunkClient::write(ChunkWrite what) {
         }
         std::shared_ptr<const ClusterMap> map = source_.map();
         // As it was before: what breaks meanwhile may take this write along.
-        uint64_t lineage = lineage_.number(what.chain);
+        uint64_t losses = losses_of(*map, what.chain);
         Status done = co_await write_once(map, request, what.data, timeout);
         if (done.ok()) {
-            co_return lineage;
+            co_return losses;
         }
         if (!worth_retry(done.error().code) || env_.now() >= deadline) {
             co_return std::move(done).error();
@@ -324,7 +331,7 @@ Task<Status> ChunkClient::write_once(std::shared_ptr<const ClusterMap> map,
 
 Task<Status> ChunkClient::sync(std::map<ChainId, uint64_t> written) {
     std::set<ChainId> pending;
-    for (auto& [chain, lineage] : written) {
+    for (auto& [chain, losses] : written) {
         pending.insert(chain);
     }
     TimePoint deadline = env_.now() + options_.patience;
@@ -377,11 +384,11 @@ Task<Status> ChunkClient::sync(std::map<ChainId, uint64_t> written) {
         co_await source_.wait_newer(map->epoch(), env_.now() + delay);
         delay = doubled(delay, kBackoffMax);
     }
-    for (auto& [chain, lineage] : written) {
-        if (lineage_.number(chain) != lineage) {
+    for (auto& [chain, losses] : written) {
+        if (losses_of(*source_.map(), chain) != losses) {
             co_return Error(Errc::kLostData,
-                            "every replica of chain " + std::to_string(chain.value) +
-                                " was restarted before data on it was synced; write it again");
+                            "the machines with chain " + std::to_string(chain.value) +
+                                " went down before data on it was synced; write it again");
         }
     }
     co_return Status();

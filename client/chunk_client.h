@@ -1,6 +1,5 @@
 #pragma once
 
-#include "client/chain_lineage.h"
 #include "client/map_source.h"
 #include "client/options.h"
 #include "kdfs/proto/chunk.pb.h"
@@ -101,7 +100,6 @@ private:
     Env& env_;
     const ClientOptions& options_;
     MapSource& source_;
-    ChainLineage lineage_;
     uint64_t next_write_id_ = 1;
     uint64_t window_bytes_;
     Semaphore window_;

@@ -56,6 +56,9 @@ Task<Status> FileClient::stop() {
             first = std::move(result);
         }
     }
+    while (sending_releases_) {
+        co_await releases_sent_.wait();
+    }
     stopping_ = true;
     wake_background_.set();
     room_.pulse();
@@ -123,10 +126,14 @@ void FileClient::take_attr(const pb::Attr& attr, const pb::Grant& grant) {
     InodeRef inode = cache_.get(InodeId(attr.ino()));
     if (inode->attr.data() != attr.data() && inode->attr.change() < attr.change()) {
         // The file was emptied: what was written or read before belongs to the old data.
-        forget_dirty(*inode);
+        forget_dirty(*inode, 0);
         drop_fetched(*inode, 0, UINT64_MAX);
         inode->size_dirty = false;
         inode->times_dirty = false;
+    }
+    if (inode->attr.cut() < attr.cut()) {
+        // What is dirty beyond was written before the size was set, or beside it.
+        forget_dirty(*inode, attr.size());
     }
     bool had_lease = inode->lease != pb::LEASE_NONE;
     cache_.adopt_grant(*inode, grant);
@@ -190,7 +197,10 @@ void FileClient::trim_cache() {
         return;
     }
     for (const InodeRef& inode : cache_.idle(kEvictAtOnce, kEvictAtOnce * 4)) {
-        if (inode->lease != pb::LEASE_NONE || inode->meta_dirty() || inode->server_open) {
+        if (inode->meta_dirty() && inode->lease == pb::LEASE_NONE) {
+            continue;  // Until the server has heard of it.
+        }
+        if (inode->lease != pb::LEASE_NONE || inode->server_open) {
             if (invalidator_ != nullptr) {
                 invalidator_->attributes(inode->ino);
                 if (!inode->names.empty()) {
@@ -199,8 +209,11 @@ void FileClient::trim_cache() {
             }
             queue_release(*inode, pb::LEASE_NONE, false);
         }
-        meta_dirty_.erase(inode->ino);
         drop_inode_cache(*inode);
+        if (inode->meta_dirty()) {
+            continue;
+        }
+        meta_dirty_.erase(inode->ino);
         cache_.erase(inode->ino);
     }
 }
@@ -213,6 +226,7 @@ pb::ReleaseOne FileClient::release_item(const Inode& inode,
     item.set_keep(keep);
     item.set_still_open(still_open);
     item.set_lease_seq(inode.lease_seq);
+    item.set_cut(inode.attr.cut());
     if (inode.meta_dirty()) {
         item.set_size(inode.attr.size());
         item.set_mtime(inode.attr.mtime());
@@ -222,9 +236,6 @@ pb::ReleaseOne FileClient::release_item(const Inode& inode,
 
 void FileClient::queue_release(Inode& inode, pb::LeaseMode keep, bool still_open) {
     releases_.push_back(release_item(inode, keep, still_open));
-    if (inode.lease == pb::LEASE_EXCLUSIVE && releases_.back().has_size()) {
-        returning_[inode.ino] = releases_.back();
-    }
     inode.server_open = still_open;
     inode.server_writes = inode.server_writes && still_open;
     cache_.cap(inode, inode.lease_seq, keep);
@@ -245,29 +256,37 @@ Task<void> FileClient::send_releases() {
         }
         releases_.erase(releases_.begin(), releases_.begin() + static_cast<std::ptrdiff_t>(count));
         auto reply = co_await call(std::move(request));
-        for (auto& [ino, item] : sent) {
-            auto back = returning_.find(ino);
-            if (back != returning_.end() && back->second.lease_seq() == item.lease_seq()) {
-                returning_.erase(back);
-            }
-        }
         if (!reply.ok()) {
             LogEvent(env_.log(), LogLevel::kWarn, "leases not given back")
                 .with("count", count)
                 .with("cause", reply.error().to_string());
-            continue;
         }
         for (auto& [ino, item] : sent) {
-            InodeRef inode = cache_.find(ino);
-            // Unless it was written again meanwhile, under a new lease.
-            if (inode && inode->lease_seq == item.lease_seq() && item.has_size() &&
-                inode->attr.size() == item.size() && inode->attr.mtime() == item.mtime()) {
-                inode->size_dirty = false;
-                inode->times_dirty = false;
-            }
+            released(ino, item, reply.ok());
         }
     }
     sending_releases_ = false;
+    releases_sent_.pulse();
+}
+
+// The server has `item`, or, not `taken`, it may not have it.
+void FileClient::released(InodeId ino, const pb::ReleaseOne& item, bool taken) {
+    InodeRef inode = cache_.find(ino);
+    if (!inode || !item.has_size() || !inode->meta_dirty()) {
+        return;
+    }
+    // Unless it was written again meanwhile.
+    if (taken && inode->attr.cut() == item.cut() && inode->attr.size() == item.size()) {
+        inode->size_dirty = false;
+    }
+    bool same_times = inode->lease_seq == item.lease_seq() && inode->attr.mtime() == item.mtime();
+    if (taken && same_times) {
+        inode->times_dirty = false;
+    }
+    if (inode->meta_dirty()) {
+        meta_dirty_.emplace(ino, inode);
+        wake_background_.set();
+    }
 }
 
 // The map, with the chain table of `layout` in it.

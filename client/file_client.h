@@ -164,6 +164,7 @@ private:
         bool sequential = false;
     };
     class Hold;
+    class NotOpen;
     // While a request to open a file for writing is under way.
     class WriteAsk {
     public:
@@ -189,6 +190,7 @@ private:
     void queue_release(Inode& inode, pb::LeaseMode keep, bool still_open);
     pb::ReleaseOne release_item(const Inode& inode, pb::LeaseMode keep, bool still_open) const;
     Task<void> send_releases();
+    void released(InodeId ino, const pb::ReleaseOne& item, bool taken);
     Task<Result<std::shared_ptr<const ClusterMap>>> map_with(pb::Layout layout);
     WallTime time_after(WallTime earlier);
 
@@ -229,13 +231,14 @@ private:
     // write_back.cc
     void pump(const InodeRef& inode);
     Task<void> write_run(InodeRef inode, WriteBuffer::Run run, Durability durability);
+    void keep_write_error(Inode& inode, Error error, SessionId session);
     Task<void> drain(InodeRef inode);
     Task<void> background();
     void background_turn();
     void send_idle_meta();
     void check_suspects();
     void drain_all();
-    void forget_dirty(Inode& inode);
+    void forget_dirty(Inode& inode, uint64_t beyond);
     Task<void> flush_quietly(InodeRef inode);
 
     // recall.cc
@@ -262,10 +265,8 @@ private:
     Buffer zeros_;
 
     std::vector<pb::ReleaseOne> releases_;
-    // Exclusive leases on their way back with a size and times that the server has not confirmed. A
-    // restarted server must hear of them as held, or it takes what they say for hearsay.
-    std::map<InodeId, pb::ReleaseOne> returning_;
     bool sending_releases_ = false;
+    Event releases_sent_;
     // Calls whose answers are still to be taken; and those of them that may open a file.
     size_t asking_ = 0;
     size_t opening_ = 0;

@@ -13,11 +13,17 @@ namespace kdfs::client {
 
 Task<Result<Opened>> FileClient::open(InodeId ino, OpenOptions options) {
     InodeRef known = cache_.find(ino);
-    if (known && !options.truncate && usable(*known, pb::LEASE_READ)) {
+    while (known && known->told_not_open != 0) {
+        co_await known->flight_done.wait();
+        known = cache_.find(ino);
+    }
+    // A file without a name lives by its open handles, so the server has to know of each.
+    bool named = known && known->attr.nlink() != 0;
+    if (named && !options.truncate && usable(*known, pb::LEASE_READ)) {
         co_return add_open(std::move(known), options.write);
     }
     if (known && options.truncate && known->meta_dirty()) {
-        // A recall that overtakes the answer must find nothing older to tell.
+        // The server must know that there are chunks to be collected.
         KDFS_CO_TRY(co_await flush_meta(known, false));
     }
     pb::MetaRequest request;
@@ -65,9 +71,15 @@ void FileClient::release(OpenId id) {
     close_unused(*inode);
 }
 
-// Under a lease the server asks before it relies on a file not being open. Without, it is told.
+// Under a lease the server asks before it relies on a file not being open, unless it has no name
+// left. Without, it is told; by the answer to the recall where one is under way, because a release
+// says that all is written.
 void FileClient::close_unused(Inode& inode) {
-    if (inode.opens == 0 && inode.server_open && inode.lease == pb::LEASE_NONE) {
+    if (inode.opens != 0 || !inode.server_open || inode.giving_back) {
+        return;
+    }
+    bool gone = inode.attr.nlink() == 0 && !inode.dirty() && !inode.meta_dirty();
+    if (inode.lease == pb::LEASE_NONE || gone) {
         queue_release(inode, pb::LEASE_NONE, false);
     }
 }
@@ -218,29 +230,31 @@ void FileClient::buffer_write(const InodeRef& inode, uint64_t offset, const Buff
 // Several clients write this file: the bytes go to the chunks, and size and time to the server,
 // before the write returns.
 Task<Status> FileClient::write_through(InodeRef inode, uint64_t offset, Buffer data) {
-    // The file may be emptied meanwhile: then the bytes belong to its new data.
-    constexpr int kEmptiedMax = 16;
-    for (int i = 0; i < kEmptiedMax; ++i) {
+    // The file may be cut meanwhile: then the bytes may be gone again, or belong to other data.
+    constexpr int kCutsMax = 16;
+    for (int i = 0; i < kCutsMax; ++i) {
         DataId data_id(inode->attr.data());
+        uint64_t cut = inode->attr.cut();
         KDFS_CO_TRY(co_await write_pieces(inode, data_id, offset, data));
         pb::MetaRequest request;
         pb::Flush& op = *request.mutable_flush();
         op.set_ino(inode->ino.value);
         op.set_size(offset + data.size());
         op.set_mtime(time_after(inode->attr.mtime()));
+        op.set_cut(cut);
         auto reply = co_await call(std::move(request));
         if (!reply.ok()) {
             co_return std::move(reply).error();
         }
         adopt(reply->attr());
         inode->meta_synced = false;
-        if (DataId(reply->attr().data()) == data_id) {
+        if (reply->attr().cut() <= cut) {
             co_return Status();
         }
     }
     co_return Error(Errc::kBusy,
                     "inode " + std::to_string(inode->ino.value) +
-                        " is being emptied again and again by others");
+                        " is being truncated again and again by others");
 }
 
 Task<Status> FileClient::write_pieces(InodeRef inode,
@@ -311,8 +325,8 @@ Task<Status> FileClient::sync_data(InodeRef inode) {
     Status synced = co_await chunks_.sync(std::move(asked));
     // Lost data is reported once; after any other error the next fsync tries again.
     if (!synced.ok() && synced.error().code != Errc::kLostData) {
-        for (auto& [chain, lineage] : written) {
-            inode->unsynced[chain] = lineage;
+        for (auto& [chain, losses] : written) {
+            inode->unsynced[chain] = losses;
         }
     }
     co_return synced;
@@ -359,6 +373,7 @@ Task<Status> FileClient::flush_meta(InodeRef inode, bool sync) {
     op.set_mtime(mtime);
     op.set_atime(inode->attr.atime());
     op.set_sync(sync);
+    op.set_cut(inode->attr.cut());
     inode->meta_synced = sync;
     auto reply = co_await call(std::move(request));
     if (!reply.ok()) {
@@ -366,8 +381,7 @@ Task<Status> FileClient::flush_meta(InodeRef inode, bool sync) {
         co_return std::move(reply).error();
     }
     if (inode->lease_seq == seq) {
-        // What was written meanwhile is still to be told.
-        inode->size_dirty = inode->size_dirty && inode->attr.size() != size;
+        // What was written meanwhile is still to be told; of the size the attributes say so.
         inode->times_dirty = inode->times_dirty && inode->attr.mtime() != mtime;
     }
     inode->size_synced = inode->size_synced || (sync && !inode->size_dirty);

@@ -40,4 +40,30 @@ private:
     InodeRef inode_;
 };
 
+// While the server is told that an inode is not open here, nobody may open it here without asking.
+class FileClient::NotOpen {
+public:
+    explicit NotOpen(InodeRef inode) : inode_(std::move(inode)) {
+        if (inode_) {
+            ++inode_->told_not_open;
+        }
+    }
+    ~NotOpen() {
+        if (inode_) {
+            --inode_->told_not_open;
+        }
+    }
+    void end() {
+        if (inode_ && --inode_->told_not_open == 0) {
+            inode_->flight_done.pulse();
+        }
+        inode_.reset();
+    }
+    NotOpen(const NotOpen&) = delete;
+    NotOpen& operator=(const NotOpen&) = delete;
+
+private:
+    InodeRef inode_;
+};
+
 }  // namespace kdfs::client

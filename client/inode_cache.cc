@@ -72,16 +72,23 @@ std::vector<InodeRef> InodeCache::idle(size_t count, size_t look) const {
 }
 
 void InodeCache::adopt_attr(Inode& inode, const pb::Attr& attr) {
-    if (inode.lease != pb::LEASE_NONE && attr.change() < inode.attr.change()) {
+    bool older = attr.change() < inode.attr.change();
+    bool before_cut = inode.size_dirty && attr.cut() < inode.attr.cut();
+    if ((inode.lease != pb::LEASE_NONE && older) || before_cut) {
         return;
     }
     uint64_t size = inode.attr.size();
     int64_t mtime = inode.attr.mtime();
     int64_t ctime = inode.attr.ctime();
     int64_t atime = inode.attr.atime();
-    bool same_data = inode.attr.data() == attr.data();
+    bool knows_size = attr.cut() > inode.attr.cut() || attr.size() >= size;
+    // Without the lease others may change the times once the server has taken ours, which counts as
+    // a change.
+    bool ours = inode.lease == pb::LEASE_EXCLUSIVE || attr.change() <= inode.attr.change();
     inode.attr = attr;
-    if (inode.size_dirty && same_data) {
+    inode.size_dirty = inode.size_dirty && !knows_size;
+    inode.times_dirty = inode.times_dirty && ours;
+    if (inode.size_dirty) {
         inode.attr.set_size(size);
     }
     if (inode.times_dirty) {
@@ -110,17 +117,25 @@ void InodeCache::adopt_grant(Inode& inode, const pb::Grant& grant) {
 }
 
 void InodeCache::cap(Inode& inode, uint64_t seq, pb::LeaseMode keep) {
-    inode.cap_seq = std::max({inode.cap_seq, seq, inode.lease_seq});
-    inode.cap_mode = keep;
-    inode.lease = std::min(inode.lease, keep);
+    if (seq > inode.cap_seq) {
+        inode.cap_seq = seq;
+        inode.cap_mode = keep;
+    } else if (seq == inode.cap_seq) {
+        inode.cap_mode = std::min(inode.cap_mode, keep);
+    }
+    if (seq >= inode.lease_seq) {
+        inode.lease = std::min(inode.lease, keep);
+    }
     inode.unwritten = inode.unwritten && inode.lease == pb::LEASE_EXCLUSIVE;
 }
 
 void InodeCache::cap_absent(InodeId ino, uint64_t seq, pb::LeaseMode keep) {
     Cap& entry = absent_caps_[ino];
-    if (seq >= entry.seq) {
+    if (seq > entry.seq) {
         entry.seq = seq;
         entry.mode = keep;
+    } else if (seq == entry.seq) {
+        entry.mode = std::min(entry.mode, keep);
     }
 }
 

@@ -28,8 +28,10 @@ struct FetchedPiece {
 
 // What the client knows of one inode.
 // Invariants: `attr` may be used without asking while lease is not NONE (and the session is
-// usable). size_dirty and times_dirty say that the server does not know attr's size and times yet;
-// they are set under an exclusive lease only and may outlive it until the server has answered.
+// usable). size_dirty and times_dirty say that the server is not known to know attr's size and
+// times. They are set under an exclusive lease only and outlive it: an answer to a recall may get
+// lost, so only attributes from the server, or its answer to a call, clear them. The size they
+// speak of belongs to attr.cut: see pb::Attr.
 struct Inode {
     InodeId ino;
     pb::Attr attr;
@@ -56,7 +58,6 @@ struct Inode {
     bool size_synced =
         false;  // the size, and that the file exists, are; only the times changed since
     TimePoint meta_dirty_since{};
-    pb::ReleaseOne last_return;  // what the last recall of the exclusive lease was answered
     // Writes since the exclusive lease was refused; asked for again now and then.
     uint64_t writes_through = 0;
 
@@ -67,11 +68,14 @@ struct Inode {
     bool drain_once = false;  // send everything that is dirty now, in the background
     size_t holds = 0;         // who wants no new runs to start
     size_t forces = 0;        // recalls, which override holds
-    AsyncMutex syncing;       // one fsync at a time: the next must not overtake what is under way
-    bool sync_runs = false;   // runs that start now are synced by the chunks
-    Event flight_done;
+    // The exclusive lease is asked back, and what was written under it is on its way to the chunks.
+    bool giving_back = false;
+    AsyncMutex syncing;        // one fsync at a time: the next must not overtake what is under way
+    bool sync_runs = false;    // runs that start now are synced by the chunks
+    size_t told_not_open = 0;  // removals under way that said so to the server
+    Event flight_done;         // pulsed also when told_not_open is 0 again
     std::optional<Error> write_error;  // reported once
-    // Chains with commits that no sync covers yet, and their number at the oldest of them.
+    // Chains with commits that no sync covers yet, and their losses before the oldest of them.
     std::map<ChainId, uint64_t> unsynced;
     std::map<uint64_t, std::shared_ptr<FetchedPiece>> fetched;
 
@@ -104,12 +108,14 @@ public:
     // `count`, looking at `look` entries at most.
     std::vector<InodeRef> idle(size_t count, size_t look) const;
 
-    // Takes attributes unless they are older than what is known; keeps what is dirty here.
+    // Takes attributes unless they are older than what is known; keeps what is dirty here and
+    // finds out whether the server knows it by now.
     void adopt_attr(Inode& inode, const pb::Attr& attr);
     // Takes the newest grant, unless it was already recalled or given back. It may take a read
     // lease away, never an exclusive one.
     void adopt_grant(Inode& inode, const pb::Grant& grant);
-    // Lowers the lease to `keep` for grants up to `seq`, also for grants still under way.
+    // Lowers the lease to `keep` for grants up to `seq`, also for grants still under way; a lease
+    // that was given later stays.
     void cap(Inode& inode, uint64_t seq, pb::LeaseMode keep);
     // The same for an inode that is not here. Remembered until forget_caps().
     void cap_absent(InodeId ino, uint64_t seq, pb::LeaseMode keep);

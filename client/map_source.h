@@ -2,7 +2,6 @@
 
 #include "kdfs/base/types.h"
 #include "kdfs/proto/cluster_map.h"
-#include "kdfs/rt/function.h"
 #include "kdfs/rt/task.h"
 
 #include <memory>
@@ -17,8 +16,6 @@ public:
     virtual std::shared_ptr<const ClusterMap> map() const = 0;
     // Asks for a map newer than `epoch`; returns when there is one (true) or at `until` (false).
     virtual Task<bool> wait_newer(Epoch epoch, TimePoint until) = 0;
-    // Calls `callback` for each map that comes to be the newest, in order.
-    virtual void on_map(Function<void(const ClusterMap&)> callback) = 0;
     // The session writes are made under; changes only if the old one was fenced.
     virtual SessionId session() const = 0;
 };

@@ -219,13 +219,16 @@ Task<Status> FileClient::remove(InodeId parent, std::string name, bool directory
     op.set_parent(parent.value);
     op.set_name(name);
     op.set_directory(directory);
-    if (child && child->opens == 0) {
-        op.set_not_open_ino(child->ino.value);
+    if (child && child->opens != 0) {
+        child.reset();
     }
-    if (dying && dying->unwritten) {
+    NotOpen not_open(child);
+    op.set_not_open_ino(child ? child->ino.value : 0);
+    if (child && child == dying && dying->unwritten) {
         op.set_unwritten_lease_seq(dying->lease_seq);
     }
     auto reply = co_await call(std::move(request));
+    not_open.end();
     if (!reply.ok()) {
         InodeRef changed = cache_.find(parent);
         if (changed) {
@@ -251,9 +254,10 @@ void FileClient::forget_removed(const pb::Attr& attr, bool orphaned) {
         cache_.adopt_attr(*inode, attr);
         inode->meta_synced = false;
         inode->server_open = inode->server_open || orphaned;
+        close_unused(*inode);
         return;
     }
-    forget_dirty(*inode);
+    forget_dirty(*inode, 0);
     inode->write_error.reset();
     inode->unsynced.clear();
     inode->size_dirty = false;
@@ -277,17 +281,21 @@ Task<Status> FileClient::rename(pb::Rename op) {
         replaced = known_child(new_parent, new_name);
     }
     InodeRef dying;
+    InodeRef closed;
     if (replaced && replaced->opens == 0 && replaced != moved) {
+        closed = replaced;
         op.set_not_open_ino(replaced->ino.value);
         if (replaced->attr.nlink() == 1) {
             dying = replaced;
         }
     }
+    NotOpen not_open(closed);
     Hold hold(*this, dying);
     co_await hold.quiet();
     pb::MetaRequest request;
     *request.mutable_rename() = std::move(op);
     auto reply = co_await call(std::move(request));
+    not_open.end();
     if (!reply.ok()) {
         hold.end();
         InodeRef from = cache_.find(parent);

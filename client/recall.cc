@@ -29,7 +29,15 @@ Task<pb::RecallReply> FileClient::recall(pb::RecallRequest request) {
         item.set_still_open(opening_ != 0);
         co_return reply;
     }
+    if (request.lease_seq() < inode->lease_seq) {
+        // Late: the lease was given anew since. The server asks for that one if it needs it.
+        bool open = inode->opens != 0 || opening_ != 0;
+        *reply.mutable_released() = release_item(*inode, request.keep(), open);
+        reply.mutable_released()->set_lease_seq(request.lease_seq());
+        co_return reply;
+    }
     bool was_exclusive = inode->lease == pb::LEASE_EXCLUSIVE;
+    inode->giving_back = inode->giving_back || was_exclusive;
     cache_.cap(*inode, request.lease_seq(), request.keep());
     // From here on operations ask the server, so nothing new gets dirty.
     if (S_ISDIR(inode->attr.mode())) {
@@ -47,6 +55,7 @@ Task<pb::RecallReply> FileClient::recall(pb::RecallRequest request) {
     if (invalidator_ != nullptr && request.keep() == pb::LEASE_NONE) {
         invalidator_->attributes(ino);
     }
+    inode->giving_back = false;
     *reply.mutable_released() = returned(*inode, request, was_exclusive);
     co_return reply;
 }
@@ -67,40 +76,35 @@ pb::ReleaseOne FileClient::returned(Inode& inode,
         // Given anew meanwhile: the server asks again for that one.
         return item;
     }
-    // Only what the server does not know: a truncation of our own may be under way, whose answer
-    // was overtaken by the recall.
-    if (was_exclusive && item.has_size()) {
-        inode.last_return = item;
-    } else if (!item.has_size() && inode.last_return.lease_seq() == request.lease_seq()) {
-        // Asked twice: the first answer may have got lost.
-        item.set_size(inode.last_return.size());
-        item.set_mtime(inode.last_return.mtime());
-    }
     inode.server_open = open;
     inode.server_writes = open && (inode.server_writes || was_exclusive);
-    inode.size_dirty = false;
-    inode.times_dirty = false;
-    meta_dirty_.erase(inode.ino);
+    if (inode.meta_dirty()) {
+        // This answer may get lost: it is told once more if nothing shows that it arrived.
+        inode.meta_dirty_since = env_.now();
+        meta_dirty_.emplace(inode.ino, cache_.find(inode.ino));
+    }
     return item;
 }
 
 std::vector<pb::HeldLease> FileClient::held() {
     std::vector<pb::HeldLease> out;
     for (const InodeRef& inode : cache_.sorted()) {
-        bool returning = returning_.contains(inode->ino);
-        if (inode->lease == pb::LEASE_NONE && inode->opens == 0 && !returning) {
+        bool nothing = inode->lease == pb::LEASE_NONE && inode->opens == 0;
+        if (nothing && !inode->meta_dirty() && !inode->giving_back) {
             continue;
         }
         pb::HeldLease one;
         one.set_ino(inode->ino.value);
-        one.set_mode(inode->lease);
+        one.set_mode(inode->giving_back ? pb::LEASE_EXCLUSIVE : inode->lease);
         one.set_open(inode->opens != 0);
-        one.set_size(inode->attr.size());
         one.set_lease_seq(inode->lease_seq);
-        auto back = returning_.find(inode->ino);
-        if (back != returning_.end() && back->second.lease_seq() == inode->lease_seq) {
-            one.set_mode(pb::LEASE_EXCLUSIVE);
-            one.set_size(back->second.size());
+        one.set_cut(inode->attr.cut());
+        one.set_change(inode->attr.change());
+        if (inode->size_dirty) {
+            one.set_size(inode->attr.size());
+        }
+        if (inode->times_dirty) {
+            one.set_mtime(inode->attr.mtime());
         }
         out.push_back(std::move(one));
     }
@@ -122,8 +126,7 @@ void FileClient::suspended() {
 void FileClient::resumed(const std::vector<uint64_t>& refused) {
     for (uint64_t ino : refused) {
         InodeRef inode = cache_.find(InodeId(ino));
-        // One on its way back is refused when it has arrived already.
-        if (inode && !returning_.contains(inode->ino)) {
+        if (inode) {
             lose_lease(*inode);
         }
     }
@@ -144,7 +147,6 @@ void FileClient::lost() {
         invalidator_->names();
     }
     releases_.clear();
-    returning_.clear();
 }
 
 // The lease went without being asked back: what was kept under it is gone.
@@ -152,7 +154,9 @@ void FileClient::lose_lease(Inode& inode) {
     if (inode.lease == pb::LEASE_NONE && !inode.dirty() && !inode.meta_dirty()) {
         return;
     }
-    if (inode.dirty() || inode.size_dirty) {
+    // What was told in an answer to a recall is the server's to keep.
+    bool told = inode.lease != pb::LEASE_EXCLUSIVE;
+    if (inode.dirty() || (inode.size_dirty && !told)) {
         std::string what = "inode " + std::to_string(inode.ino.value) +
                            ": unwritten data was lost with the session's lease";
         LogEvent(env_.log(), LogLevel::kError, "data lost")
@@ -161,7 +165,8 @@ void FileClient::lose_lease(Inode& inode) {
             .with("cause", "the metadata server took the lease back while it could not be reached");
         inode.write_error = Error(Errc::kLostData, std::move(what));
     }
-    forget_dirty(inode);
+    forget_dirty(inode, 0);
+    inode.giving_back = false;
     inode.lease = pb::LEASE_NONE;
     inode.unwritten = false;
     inode.size_dirty = false;

@@ -230,6 +230,7 @@ Task<Status> Session::open_on(std::shared_ptr<RpcConnection> connection) {
     request.set_resume(id_.value);
     request.set_node_name(options_.node_name);
     request.set_cluster_id(options_.cluster_id);
+    request.set_attempt(++attempts_);
     for (pb::HeldLease& held : holder_.held()) {
         *request.add_held() = std::move(held);
     }
@@ -435,9 +436,6 @@ void Session::adopt_map(const pb::ClusterMap& proto) {
         return;
     }
     map_ = std::move(*made);
-    if (on_map_) {
-        on_map_(*map_);
-    }
     map_changed_.pulse();
 }
 

@@ -72,9 +72,6 @@ public:
 
     std::shared_ptr<const ClusterMap> map() const override { return map_; }
     Task<bool> wait_newer(Epoch epoch, TimePoint until) override;
-    void on_map(Function<void(const ClusterMap&)> callback) override {
-        on_map_ = std::move(callback);
-    }
     SessionId session() const override { return id_; }
     // Any other call to the server (tools): no sequence number, one attempt until `deadline`.
     Task<Result<RpcReply>> raw_call(MessageType type, Buffer body, TimePoint deadline);
@@ -108,6 +105,7 @@ private:
     SessionId id_;
     uint64_t generation_ = 0;  // goes up when a session is lost
     uint64_t open_connection_ = 0;
+    uint64_t attempts_ = 0;  // to open or resume
     Duration lease_ = std::chrono::seconds(10);
     TimePoint valid_until_{};
     TimePoint last_sent_alive_{};
@@ -117,7 +115,6 @@ private:
 
     std::shared_ptr<const ClusterMap> map_;
     Event map_changed_;
-    Function<void(const ClusterMap&)> on_map_;
     bool querying_map_ = false;
     TimePoint next_map_query_{};
 

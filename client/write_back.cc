@@ -44,6 +44,7 @@ Task<void> FileClient::write_run(InodeRef inode, WriteBuffer::Run run, Durabilit
     pb::Layout layout = inode->attr.layout();
     Result<uint64_t> written = uint64_t{0};
     ChainId chain;
+    SessionId session = session_.session();
     auto map = co_await map_with(layout);
     if (map.ok()) {
         chain = chain_of_piece(layout, *(*map)->table(layout.table()), run.piece);
@@ -60,9 +61,7 @@ Task<void> FileClient::write_run(InodeRef inode, WriteBuffer::Run run, Durabilit
             .with("inode", inode->ino)
             .with("chunk", to_string(chunk))
             .with("cause", written.error().to_string());
-        if (!inode->write_error) {
-            inode->write_error = std::move(written).error();
-        }
+        keep_write_error(*inode, std::move(written).error(), session);
     } else if (durability == Durability::kCommitted) {
         inode->unsynced.emplace(chain, *written);
     }
@@ -80,6 +79,19 @@ Task<void> FileClient::write_run(InodeRef inode, WriteBuffer::Run run, Durabilit
         dirty_.erase(inode->ino);
     } else if (inode->buffer->dirty_bytes() != 0 && inode->flights == 0) {
         inode->dirty_since = std::max(inode->dirty_since, env_.now() - kDirtyAge);
+    }
+}
+
+// What comes of a write that failed after its caller went on. It was made under `session`.
+void FileClient::keep_write_error(Inode& inode, Error error, SessionId session) {
+    if (error.code == Errc::kFenced && session != session_.session()) {
+        return;  // lose_lease() found it under way and reported it.
+    }
+    if (error.code == Errc::kFenced) {
+        error = Error(Errc::kLostData, std::move(error.detail));
+    }
+    if (!inode.write_error) {
+        inode.write_error = std::move(error);
     }
 }
 
@@ -120,13 +132,13 @@ void FileClient::drain_all() {
     }
 }
 
-// The file's unwritten bytes are no longer wanted. Those on their way arrive or fail.
-void FileClient::forget_dirty(Inode& inode) {
+// The file's unwritten bytes beyond this are no longer wanted. Those on their way arrive or fail.
+void FileClient::forget_dirty(Inode& inode, uint64_t beyond) {
     if (!inode.buffer) {
         return;
     }
     uint64_t before = inode.buffer->bytes();
-    inode.buffer->truncate(0);
+    inode.buffer->truncate(beyond);
     buffered_ -= before - inode.buffer->bytes();
     if (inode.buffer->empty()) {
         dirty_.erase(inode.ino);
@@ -201,7 +213,10 @@ void FileClient::send_idle_meta() {
             continue;
         }
         inode->meta_dirty_since = env_.now();
-        if (inode->opens == 0 && inode->lease == pb::LEASE_EXCLUSIVE) {
+        if (inode->lease != pb::LEASE_EXCLUSIVE) {
+            // Told when the lease was given back, but nothing shows that it arrived.
+            queue_release(*inode, inode->lease, inode->opens != 0);
+        } else if (inode->opens == 0) {
             queue_release(*inode, pb::LEASE_READ, false);
         } else {
             scope_.spawn(flush_quietly(inode));
@@ -211,7 +226,7 @@ void FileClient::send_idle_meta() {
 
 Task<void> FileClient::flush_quietly(InodeRef inode) {
     Status flushed = co_await flush_meta(inode, false);
-    if (!flushed.ok() && inode->meta_dirty()) {
+    if (inode->meta_dirty()) {
         meta_dirty_.emplace(inode->ino, inode);
     }
 }

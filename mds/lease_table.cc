@@ -14,11 +14,7 @@ std::vector<Conflict> LeaseTable::conflicts(SessionId session,
             continue;
         }
         for (const auto& [other, holding] : entry->second.holders) {
-            if (holding.mode == pb::LEASE_NONE || (other == session && !holding.answer_lost)) {
-                continue;
-            }
-            if (holding.answer_lost) {
-                out.push_back({t.ino, other, pb::LEASE_NONE});
+            if (holding.mode == pb::LEASE_NONE || other == session) {
                 continue;
             }
             if (t.access == Access::kChange) {
@@ -109,7 +105,6 @@ bool LeaseTable::release(SessionId session, const pb::ReleaseOne& item) {
     }
     mine.mode = std::min(mine.mode, item.keep());
     mine.returned = mine.returned && mine.mode == pb::LEASE_EXCLUSIVE;
-    mine.answer_lost = mine.answer_lost && mine.mode == pb::LEASE_EXCLUSIVE;
     mine.open = item.still_open();
     bool gave_up = was_exclusive && mine.mode != pb::LEASE_EXCLUSIVE;
     mine.writer = mine.open && (mine.writer || gave_up);
@@ -148,16 +143,16 @@ bool LeaseTable::reaffirm(SessionId session, const pb::HeldLease& held) {
     InodeId ino(held.ino());
     Holding mine = holding(session, ino).value_or(Holding{});
     bool fits = held.mode() <= mine.mode;
-    if (mine.mode == pb::LEASE_EXCLUSIVE && held.mode() != pb::LEASE_EXCLUSIVE) {
-        mine.open = mine.open || held.open();
-        mine.answer_lost = true;
-        set(session, ino, mine);
-        return fits;
-    }
+    bool gave_up = mine.mode == pb::LEASE_EXCLUSIVE && held.mode() != pb::LEASE_EXCLUSIVE;
     mine.mode = std::min(mine.mode, held.mode());
+    mine.returned = mine.returned && mine.mode == pb::LEASE_EXCLUSIVE;
     mine.open = held.open();
-    mine.writer = mine.writer && mine.open;
+    mine.writer = mine.open && (mine.writer || gave_up);
     mine.lease_seq = held.lease_seq();
+    if (mine.writer && mine.mode == pb::LEASE_READ) {
+        mine.mode = pb::LEASE_NONE;
+        fits = false;
+    }
     set(session, ino, mine);
     drop_if_empty(ino);
     return fits;

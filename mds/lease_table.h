@@ -52,14 +52,11 @@ public:
         bool writer = false;  // open for writing; implies open
         // The exclusive lease was made a read lease with files open: being taken back wholly.
         bool returned = false;
-        // Given back in an answer that got lost, with the size: its own session waits for it too.
-        bool answer_lost = false;
         uint64_t lease_seq = 0;
         uint64_t open_seq = 0;  // the lease_seq of the last open()
     };
 
-    // The leases of others that must go before `session` may do this; of its own only one whose
-    // return got lost.
+    // The leases of others that must go before `session` may do this.
     std::vector<Conflict> conflicts(SessionId session, const std::vector<Touched>& touched) const;
 
     // Marks the inode open by the session; a grant() follows. The caller has removed the conflicts
@@ -87,9 +84,8 @@ public:
     bool restore(SessionId session, const pb::HeldLease& held);
 
     // What a client says it holds after it connected again to a server that knows it; nothing, for
-    // an inode it does not speak of. False if it believes to hold more than it does. An exclusive
-    // lease that it no longer claims stays: it was given back in an answer that got lost, and the
-    // size with it, so it has to be asked for again.
+    // an inode it does not speak of. False if it believes to hold more than it does. The caller has
+    // taken the sizes that the client kept under leases that it no longer claims.
     bool reaffirm(SessionId session, const pb::HeldLease& held);
 
     // Forgets what the session holds of this inode.

@@ -87,6 +87,7 @@ Result<bool> Membership::heartbeat(const pb::HeartbeatRequest& request,
     }
     bool was_online = known != nullptr && known->online();
     bool restarted = known != nullptr && known->incarnation() != request.incarnation();
+    bool same_boot = known != nullptr && request.boot() != 0 && known->boot() == request.boot();
     Health& health = health_[request.node()];
     health.heard = now;
     health.connection = connection;
@@ -106,6 +107,9 @@ Result<bool> Membership::heartbeat(const pb::HeartbeatRequest& request,
     if (restarted || !was_online) {
         for (const pb::TargetReport& report : request.targets()) {
             bool up = !report.failed();
+            if (up && restarted && !same_boot) {
+                note_losses(report.target());
+            }
             changed = (up && apply_to_chains(report.target(), true)) || changed;
         }
     }
@@ -126,6 +130,7 @@ bool Membership::update_node(const pb::HeartbeatRequest& request) {
     n->set_unix_address(request.unix_address());
     n->set_failure_domain(request.failure_domain());
     n->set_incarnation(request.incarnation());
+    n->set_boot(request.boot());
     n->set_online(true);
     return before.SerializeAsString() != n->SerializeAsString();
 }
@@ -167,6 +172,15 @@ bool Membership::targets_event(uint64_t node_id, bool up) {
         }
     }
     return changed;
+}
+
+// What only this target had is what its machine had brought to its disk.
+void Membership::note_losses(uint64_t target) {
+    for (pb::Chain& chain : *map_.mutable_chains()) {
+        if (member_state(chain, TargetId(target)) == pb::MEMBER_LAST_SERVING) {
+            chain.set_losses(chain.losses() + 1);
+        }
+    }
 }
 
 bool Membership::apply_to_chains(uint64_t target, bool up) {

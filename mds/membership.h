@@ -80,6 +80,7 @@ private:
     bool update_node(const pb::HeartbeatRequest& request);
     bool add_targets(const pb::HeartbeatRequest& request);
     bool targets_event(uint64_t node, bool up);
+    void note_losses(uint64_t target);
     bool apply_to_chains(uint64_t target, bool up);
     bool take_reports(const pb::HeartbeatRequest& request);
     bool make_chains();

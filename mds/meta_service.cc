@@ -236,7 +236,8 @@ Status MetaService::commit(const pb::MetaRequest& request,
         session.replied.erase(session.replied.begin(),
                               session.replied.lower_bound(session.acked_below));
     }
-    take_effects(effects, session.id);
+    take_effects(effects);
+    keep_orphans(effects, session.id, InodeId(not_open_ino(request)));
     grant(request, session.id, step.reply);
     step.next = Step::Next::kAnswer;
     if (effects.trim) {
@@ -264,17 +265,22 @@ void MetaService::remember(const pb::MetaRequest& request,
     }
 }
 
-void MetaService::take_effects(Effects effects, SessionId session) {
+void MetaService::take_effects(Effects effects) {
     for (InodeId ino : effects.freed) {
         state_.leases->forget(ino);
     }
+    gc_.add(std::move(effects.died));
+}
+
+// In doubt the session that took the last name has the file open, besides whoever else has: under a
+// lease it opens without saying so. It says so when not, or takes it along when it ends.
+void MetaService::keep_orphans(const Effects& effects, SessionId session, InodeId not_open) {
     for (InodeId ino : effects.orphaned) {
-        // In doubt the session has it open: it says so when not, or takes it along when it ends.
-        if (!state_.leases->is_open(ino)) {
+        auto mine = state_.leases->holding(session, ino);
+        if (ino != not_open && (!mine || !mine->open)) {
             state_.leases->open(session, ino, false);
         }
     }
-    gc_.add(std::move(effects.died));
 }
 
 void MetaService::grant(const pb::MetaRequest& request, SessionId session, pb::MetaReply& reply) {
@@ -447,7 +453,7 @@ Task<Result<pb::MetaReply>> MetaService::take_release(SessionId session, pb::Met
     while (true) {
         KvBatch batch;
         context.now = state_.env.wall_clock().now();
-        drop_unheld(session, *request.mutable_release());
+        drop_unheld_times(session, *request.mutable_release());
         Result<pb::MetaReply> reply = state_.space.apply(request, context, batch);
         if (!reply.ok() && reply.error().code == Errc::kWouldBlock) {
             KDFS_CO_TRY(co_await load_missing(state_));
@@ -463,7 +469,7 @@ Task<Result<pb::MetaReply>> MetaService::take_release(SessionId session, pb::Met
         for (const pb::ReleaseOne& item : request.release().items()) {
             state_.leases->release(session, item);
         }
-        take_effects(std::move(effects), session);
+        take_effects(std::move(effects));
         co_return std::move(*reply);
     }
 }
@@ -491,11 +497,11 @@ bool MetaService::open_after(SessionId session, const pb::Release& items, InodeI
     return still || state_.leases->open_by_other(session, ino);
 }
 
-// A release that comes again, after others may have changed the file, has nothing to say of it.
-void MetaService::drop_unheld(SessionId session, pb::Release& items) const {
+// A release that comes again, after others may have set the times, has nothing to say of them.
+// Its size counts for as long as its cut does.
+void MetaService::drop_unheld_times(SessionId session, pb::Release& items) const {
     for (pb::ReleaseOne& item : *items.mutable_items()) {
         if (!state_.leases->holding(session, InodeId(item.ino()))) {
-            item.clear_size();
             item.clear_mtime();
         }
     }
@@ -518,7 +524,7 @@ Task<Status> MetaService::free_orphans(std::vector<InodeId> inodes) {
             if (freed.ok() && *freed) {
                 Effects effects = state_.space.effects();
                 KDFS_CO_TRY(state_.log.append(batch));
-                take_effects(std::move(effects), SessionId());
+                take_effects(std::move(effects));
             }
             break;
         }

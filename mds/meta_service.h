@@ -54,7 +54,8 @@ private:
                   Session& session,
                   const pb::MetaReply& reply,
                   KvBatch& batch);
-    void take_effects(Effects effects, SessionId session);
+    void take_effects(Effects effects);
+    void keep_orphans(const Effects& effects, SessionId session, InodeId not_open);
     void grant(const pb::MetaRequest& request, SessionId session, pb::MetaReply& reply);
     void grant_entries(SessionId session, pb::MetaReply& reply);
     void grant_parent(SessionId session, pb::LeaseMode want, pb::MetaReply& reply);
@@ -64,7 +65,7 @@ private:
     // Of a release: whether it speaks of the last grant; what stays open after it.
     bool speaks_of_current(SessionId session, const pb::Release& items, InodeId ino) const;
     bool open_after(SessionId session, const pb::Release& items, InodeId ino) const;
-    void drop_unheld(SessionId session, pb::Release& items) const;
+    void drop_unheld_times(SessionId session, pb::Release& items) const;
     void fill_statfs(pb::MetaReply& reply);
     Task<Result<pb::MetaReply>> answer(pb::MetaReply reply, bool durable);
 

@@ -73,6 +73,9 @@ struct DirtyState {
     std::optional<WallTime> mtime;
     std::optional<WallTime> atime;
     bool exclusive = false;  // the times are the times; else lower bounds. The size always is one
+    uint64_t cut = 0;        // Inode::cut as the session knows it
+    // If given, the times count only while this is Inode::change.
+    std::optional<uint64_t> change;
     bool kill_suid = false;
 };
 

@@ -46,6 +46,7 @@ void resize(View& view, Inode& inode, uint64_t size, const OpContext& context) {
         view.effects().trim = std::move(trim);
     }
     inode.size = size;
+    inode.cut = inode.change;
 }
 
 Result<uint32_t> capability_bytes(View& view, const Inode& inode) {
@@ -108,11 +109,13 @@ Reply op_setattr(View& view, const pb::SetAttr& op, const OpContext& context) {
 
 Status take_dirty_state(View& view, Inode& inode, const DirtyState& dirty, WallTime now) {
     uint64_t size = inode.size;
+    // The size was set since: what was known before says nothing any more.
+    bool outdated = dirty.cut < inode.cut;
     if (dirty.size_bytes && (inode.is_regular() || *dirty.size_bytes != 0)) {
-        // Only setattr makes a file shorter: an answer to a recall may be overtaken by the flush of
-        // a later write.
-        size = std::max(size, *dirty.size_bytes);
-        if (!inode.is_regular() || size > kFileBytesMax) {
+        // Only setting the size makes a file shorter: an answer to a recall may be overtaken by the
+        // flush of a later write.
+        size = outdated ? size : std::max(size, *dirty.size_bytes);
+        if (!inode.is_regular() || *dirty.size_bytes > kFileBytesMax) {
             return Error(Errc::kInvalidArgument,
                          "inode " + std::to_string(inode.ino.value) + " cannot have a size of " +
                              std::to_string(*dirty.size_bytes) + " bytes");
@@ -123,9 +126,14 @@ Status take_dirty_state(View& view, Inode& inode, const DirtyState& dirty, WallT
         KDFS_TRY_ASSIGN(capability, capability_bytes(view, inode));
     }
 
-    WallTime mtime = dirty.mtime.value_or(size != inode.size ? now : inode.mtime);
+    // Who no longer holds the lease speaks of the times as they were then.
+    bool times_fit = !dirty.change || *dirty.change == inode.change;
+    WallTime mtime = size != inode.size ? now : inode.mtime;
+    if (dirty.mtime && times_fit) {
+        mtime = *dirty.mtime;
+    }
     WallTime atime = dirty.atime.value_or(inode.atime);
-    if (!dirty.exclusive) {
+    if (!dirty.exclusive || outdated) {
         // Several writers report in any order.
         mtime = std::max(mtime, inode.mtime);
         atime = std::max(atime, inode.atime);
@@ -155,6 +163,7 @@ Reply op_flush(View& view, const pb::Flush& op, const OpContext& context) {
     dirty.size_bytes = op.size();
     dirty.exclusive = context.holds_exclusive(inode->ino);
     dirty.kill_suid = op.kill_suid();
+    dirty.cut = op.cut();
     if (op.has_mtime()) {
         dirty.mtime = op.mtime();
     }

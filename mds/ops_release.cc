@@ -13,6 +13,7 @@ Status release_one(View& view, const pb::ReleaseOne& item, const OpContext& cont
     DirtyState dirty;
     dirty.ino = inode->ino;
     dirty.exclusive = context.holds_exclusive(inode->ino);
+    dirty.cut = item.cut();
     if (item.has_size()) {
         dirty.size_bytes = item.size();
     }

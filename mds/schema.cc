@@ -16,7 +16,8 @@ constexpr uint8_t kHasData = 4;
 constexpr uint8_t kHasSymlink = 8;
 constexpr uint8_t kHasParent = 16;
 constexpr uint8_t kHasPolicy = 32;
-constexpr uint8_t kSections = 63;
+constexpr uint8_t kHasCut = 64;
+constexpr uint8_t kSections = 127;
 
 constexpr size_t kInodeBytesTypical = 112;
 
@@ -126,6 +127,7 @@ uint8_t sections_of(const Inode& inode) {
     sections |= inode.is_symlink() ? kHasSymlink : 0U;
     sections |= inode.is_directory() ? kHasParent : 0U;
     sections |= has_policy(inode.policy) ? kHasPolicy : 0U;
+    sections |= inode.cut != 0 ? kHasCut : 0U;
     return static_cast<uint8_t>(sections);
 }
 
@@ -148,7 +150,13 @@ bool read_sections(Reader& in, uint8_t sections, Inode& inode) {
     if ((sections & kHasParent) != 0) {
         inode.parent = InodeId(in.u64());
     }
-    return (sections & kHasPolicy) == 0 || read_policy(in, inode.policy);
+    if ((sections & kHasPolicy) != 0 && !read_policy(in, inode.policy)) {
+        return false;
+    }
+    if ((sections & kHasCut) != 0) {
+        inode.cut = in.u64();
+    }
+    return true;
 }
 
 bool is_known_type(uint32_t mode) {
@@ -292,6 +300,9 @@ std::string encode(const Inode& inode) {
     }
     if ((sections & kHasPolicy) != 0) {
         write_policy(out, inode.policy);
+    }
+    if ((sections & kHasCut) != 0) {
+        out.u64(inode.cut);
     }
     return value;
 }
@@ -444,6 +455,7 @@ void fill_attr(const Inode& inode, pb::Attr& attr) {
     attr.set_mtime(inode.mtime);
     attr.set_ctime(inode.ctime);
     attr.set_change(inode.change);
+    attr.set_cut(inode.cut);
     attr.set_has_xattrs(inode.xattr_bytes != 0);
     if (inode.is_regular()) {
         attr.set_data(inode.data.value);

@@ -53,6 +53,7 @@ struct Inode {
     WallTime mtime = 0;
     WallTime ctime = 0;
     uint64_t change = 0;
+    uint64_t cut = 0;          // `change` when the size was last set; it only grows between
     uint32_t xattr_bytes = 0;  // names and values together
     DataId data;
     pb::Layout layout;

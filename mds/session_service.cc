@@ -137,6 +137,7 @@ Task<Result<pb::OpenSessionReply>> SessionService::open_new(
     session.node_name = request.node_name();
     session.heard = state_.env.now();
     session.resumed = true;
+    session.attempt = request.attempt();
     SessionId id = session.id;
     KvBatch batch;
     batch.put(Sessions::key(id), Sessions::encode(session));
@@ -160,23 +161,28 @@ Task<Result<pb::OpenSessionReply>> SessionService::resume(
     pb::OpenSessionRequest request,
     std::shared_ptr<RpcConnection> connection) {
     SessionId id(request.resume());
+    KDFS_CO_TRY(may_resume(id));
+    // While it counts as holder of what it claims no longer, so that nobody sees an older size.
+    KDFS_CO_TRY(co_await take_claims(request));
+    KDFS_CO_TRY(may_resume(id));
     Session* session = state_.sessions.find(id);
-    if (session == nullptr || session->dead || session->doomed) {
-        co_return Error(Errc::kFenced,
-                        "session " + std::to_string(id.value) +
-                            " has ended: its lease ran out; open a new session");
-    }
     bool known = session->resumed;
     pb::OpenSessionReply reply;
     reply.set_session(id.value);
-    if (known && session->connection == connection->id()) {
-        // Once per connection: what it held when it sent this again may be old.
+    if (known && request.attempt() < session->attempt) {
+        co_return Error(Errc::kUnreachable,
+                        "session " + std::to_string(id.value) +
+                            " was resumed over a newer connection meanwhile");
+    }
+    if (known && request.attempt() == session->attempt) {
+        // Only once: what it held when it sent this may be old.
+        reply.mutable_refused()->Assign(session->refused.begin(), session->refused.end());
         co_return reply;
     }
     auto before = state_.leases->inodes(id);
-    for (uint64_t ino : reconcile(id, known, request)) {
-        reply.add_refused(ino);
-    }
+    session->refused = reconcile(id, known, request);
+    reply.mutable_refused()->Assign(session->refused.begin(), session->refused.end());
+    session->attempt = request.attempt();
     session->resumed = true;
     session->contested = false;
     session->heard = state_.env.now();
@@ -189,6 +195,59 @@ Task<Result<pb::OpenSessionReply>> SessionService::resume(
     // Files it had open when they lost their last name, and has no longer.
     KDFS_CO_TRY(co_await meta_.free_orphans(std::move(before)));
     co_return reply;
+}
+
+Status SessionService::may_resume(SessionId id) {
+    Session* session = state_.sessions.find(id);
+    if (session == nullptr || session->dead || session->doomed) {
+        return Error(Errc::kFenced,
+                     "session " + std::to_string(id.value) +
+                         " has ended: its lease ran out; open a new session");
+    }
+    return {};
+}
+
+Task<Status> SessionService::take_claims(const pb::OpenSessionRequest& request) {
+    for (const pb::HeldLease& claim : request.held()) {
+        if (claim.mode() == pb::LEASE_EXCLUSIVE || (!claim.has_size() && !claim.has_mtime())) {
+            continue;
+        }
+        DirtyState dirty;
+        dirty.ino = InodeId(claim.ino());
+        dirty.cut = claim.cut();
+        dirty.change = claim.change();
+        if (claim.has_size()) {
+            dirty.size_bytes = claim.size();
+        }
+        if (claim.has_mtime()) {
+            dirty.mtime = claim.mtime();
+            dirty.exclusive = true;
+        }
+        Status taken = co_await take_dirty(dirty);
+        if (!taken.ok() && taken.error().code != Errc::kStaleHandle &&
+            taken.error().code != Errc::kInvalidArgument) {
+            co_return taken;
+        }
+    }
+    co_return Status();
+}
+
+Task<Status> SessionService::take_dirty(DirtyState dirty) {
+    while (true) {
+        KvBatch batch;
+        Result<pb::Attr> taken =
+            state_.space.take_dirty(dirty, state_.env.wall_clock().now(), batch);
+        if (taken.ok()) {
+            if (!batch.empty()) {
+                KDFS_CO_TRY(state_.log.append(batch));
+            }
+            co_return Status();
+        }
+        if (taken.error().code != Errc::kWouldBlock) {
+            co_return std::move(taken).error();
+        }
+        KDFS_CO_TRY(co_await load_missing(state_));
+    }
 }
 
 std::vector<uint64_t> SessionService::reconcile(SessionId id,
@@ -396,6 +455,7 @@ Task<Status> SessionService::recover_size(InodeId ino) {
     request.mutable_getattr()->set_ino(ino.value);
     OpContext context;
     uint64_t size = 0;
+    uint64_t cut = 0;
     bool measured = false;
     while (true) {
         KvBatch batch;
@@ -405,6 +465,7 @@ Task<Status> SessionService::recover_size(InodeId ino) {
             DirtyState dirty;
             dirty.ino = ino;
             dirty.size_bytes = size;
+            dirty.cut = cut;
             Result<pb::Attr> taken = state_.space.take_dirty(dirty, context.now, batch);
             if (taken.ok()) {
                 KDFS_CO_TRY(state_.log.append(batch));
@@ -425,6 +486,7 @@ Task<Status> SessionService::recover_size(InodeId ino) {
         if (!S_ISREG(reply->attr().mode())) {
             co_return Status();
         }
+        cut = reply->attr().cut();
         KDFS_CO_TRY_ASSIGN(size, co_await end_of_data(reply->attr()));
         measured = true;
     }

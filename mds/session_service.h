@@ -49,6 +49,10 @@ private:
                                                 std::shared_ptr<RpcConnection> connection);
     Task<Result<pb::OpenSessionReply>> resume(pb::OpenSessionRequest request,
                                               std::shared_ptr<RpcConnection> connection);
+    Status may_resume(SessionId id);
+    // The sizes and times that the client has told in answers that may have got lost.
+    Task<Status> take_claims(const pb::OpenSessionRequest& request);
+    Task<Status> take_dirty(DirtyState dirty);
     // Makes the lease table agree with what the client says it holds. What it may not keep.
     std::vector<uint64_t> reconcile(SessionId id,
                                     bool known,

@@ -28,6 +28,9 @@ struct Session {
     bool contested = false;
     // Ended by the server although it renews its lease.
     bool doomed = false;
+    // Of the last OpenSessionRequest that was taken.
+    uint64_t attempt = 0;
+    std::vector<uint64_t> refused;
     // Exactly-once memory: answered sequence numbers that the client has not acknowledged.
     std::set<uint64_t> replied;
     uint64_t acked_below = 0;

@@ -1,3 +1,4 @@
+#include "kdfs/base/checksum.h"
 #include "kdfs/base/config.h"
 #include "kdfs/base/log.h"
 #include "kdfs/base/spdlog_sink.h"
@@ -17,8 +18,10 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <system_error>
 #include <utility>
 #include <vector>
@@ -213,6 +216,14 @@ std::string unix_address(const std::string& wanted, const std::string& address_f
     return ignored || path.string().size() > kPathBytesMax ? "" : "unix:" + path.string();
 }
 
+// Another number after each start of the machine, 0 if the kernel does not tell.
+uint64_t boot_of_machine() {
+    std::ifstream file("/proc/sys/kernel/random/boot_id");
+    std::string id;
+    std::getline(file, id);
+    return id.empty() ? 0 : checksum(std::string_view(id));
+}
+
 Status serve(Arguments a, LogSink& log) {
     TcpTransportOptions transport;
     KDFS_TRY_ASSIGN(transport.key, load_cluster_key(a.key_file));
@@ -243,6 +254,7 @@ Status serve(Arguments a, LogSink& log) {
         options.push_back(one);
     }
     a.server.node = NodeId(a.node_id);
+    a.server.boot = boot_of_machine();
     a.server.unix_listen = unix_address(a.server.unix_listen, address_file);
     KDFS_TRY(agree(targets, a.server));
     a.server.hooks.on_cluster = [&daemon](const std::string& id) { daemon.remember_cluster(id); };

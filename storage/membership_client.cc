@@ -68,6 +68,7 @@ Task<pb::HeartbeatRequest> MembershipClient::compose() {
     request.set_unix_address(self_.unix_address);
     request.set_failure_domain(self_.failure_domain);
     request.set_cluster_id(self_.cluster_id);
+    request.set_boot(self_.boot);
     for (ChunkStore* store : stores_) {
         StoreSpace space = co_await store->space();
         pb::TargetReport* report = request.add_targets();

@@ -22,6 +22,7 @@ struct NodeDescription {
     std::string failure_domain;
     std::string address;
     std::string unix_address;
+    uint64_t boot = 0;  // of the machine: another after each start of it; 0: not known
     // Empty for a daemon that was never in a cluster.
     std::string cluster_id;
 };

@@ -66,6 +66,7 @@ Task<Status> Server::start() {
     self.failure_domain = options_.failure_domain;
     self.address = options_.advertise.empty() ? rpc_.address() : options_.advertise;
     self.unix_address = options_.unix_listen;
+    self.boot = options_.boot;
     self.cluster_id = options_.cluster_id;
     std::vector<ChunkStore*> stores;
     for (const auto& store : stores_) {

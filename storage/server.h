@@ -35,6 +35,8 @@ struct ServerOptions {
     std::string unix_listen;
     // What the cluster map should name; empty: the address listened on.
     std::string advertise;
+    // As in NodeDescription.
+    uint64_t boot = 0;
     std::string cluster_id;
     MembershipClient::Hooks hooks;
 };

@@ -1,13 +1,11 @@
 #include "kdfs/kv/rocks_kv.h"
 
-#include "kdfs/base/checksum.h"
 #include "kdfs/base/types.h"
 
 #include <rocksdb/cache.h>
 #include <rocksdb/db.h>
 #include <rocksdb/filter_policy.h>
 #include <rocksdb/options.h>
-#include <rocksdb/perf_level.h>
 #include <rocksdb/table.h>
 #include <rocksdb/write_batch.h>
 
@@ -165,19 +163,12 @@ Result<std::unique_ptr<RocksKv>> RocksKv::open(Offload& offload,
         return open_error(db->directory, status);
     }
     db->rocks.reset(rocks);
-    // RocksDB counts every comparison of keys in a thread's local memory, which costs more than the
-    // comparison. Nobody reads those counts. Of this thread, which is the loop's.
-    rocksdb::SetPerfLevel(rocksdb::PerfLevel::kDisable);
     return std::unique_ptr<RocksKv>(new RocksKv(offload, std::move(db)));
 }
 
 RocksKv::~RocksKv() = default;
 
 Result<std::optional<std::string>> RocksKv::get(std::string_view key) {
-    const Recent& slot = recent(key);
-    if (!slot.key.empty() && slot.key == key) {
-        return std::optional<std::string>(slot.value);
-    }
     return db_->get(key, rocksdb::kBlockCacheTier);
 }
 
@@ -209,30 +200,6 @@ Status RocksKv::failed(Status status) {
     return status;
 }
 
-RocksKv::Recent& RocksKv::recent(std::string_view key) {
-    return recent_[checksum(key) % kRecentSlots];
-}
-
-void RocksKv::remember(const KvBatch& batch) {
-    for (const KvBatch::Change& change : batch.changes()) {
-        if (change.kind == KvBatch::Change::Kind::kEraseRange) {
-            // Rare, and may touch any.
-            for (Recent& slot : recent_) {
-                slot.key.clear();
-            }
-            continue;
-        }
-        Recent& slot = recent(change.key);
-        bool put = change.kind == KvBatch::Change::Kind::kPut;
-        if (put && change.value.size() <= kRecentBytesMax) {
-            slot.key = change.key;
-            slot.value = change.value;
-        } else if (slot.key == change.key) {
-            slot.key.clear();
-        }
-    }
-}
-
 Status RocksKv::apply(const KvBatch& batch) {
     KDFS_TRY(Status(failure_));
     rocksdb::WriteBatch rocks_batch;
@@ -252,7 +219,6 @@ Status RocksKv::apply(const KvBatch& batch) {
         return failed(store_error(db_->directory, status));
     }
     ++applied_;
-    remember(batch);
     return {};
 }
 

@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <memory>
 #include <string>
-#include <vector>
 
 namespace kdfs {
 
@@ -40,10 +39,6 @@ public:
                                                  RocksKvOptions options = {});
     ~RocksKv() override;
 
-    // Bounds of the values kept aside: this many, of this size at most.
-    static constexpr size_t kRecentSlots = 4096;
-    static constexpr size_t kRecentBytesMax = 512;
-
     Result<std::optional<std::string>> get(std::string_view key) override;
     Result<std::vector<KvEntry>> scan(std::string_view first,
                                       std::string_view beyond,
@@ -56,14 +51,6 @@ public:
 
 private:
     struct Db;
-    // A value written lately.
-    struct Recent {
-        std::string key;  // empty: the slot has none
-        std::string value;
-    };
-    Recent& recent(std::string_view key);
-    void remember(const KvBatch& batch);
-
     RocksKv(Offload& offload, std::shared_ptr<Db> db) : offload_(offload), db_(std::move(db)) {}
     Status failed(Status status);
 
@@ -76,9 +63,6 @@ private:
     bool syncing_ = false;
     Event sync_done_;
     Status failure_;
-    // The newest value of some keys, by their hash: what changes with most batches is read with
-    // most operations, and that is much cheaper here than in a memtable.
-    std::vector<Recent> recent_ = std::vector<Recent>(kRecentSlots);
 };
 
 }  // namespace kdfs

@@ -26,23 +26,6 @@ const unsigned char* bytes_of(const std::byte* data) {
     return reinterpret_cast<const unsigned char*>(data);
 }
 
-// What TLS writes goes to the end of the string that the BIO was given.
-int append_output(BIO* bio, const char* data, int size) {
-    static_cast<std::string*>(BIO_get_data(bio))->append(data, static_cast<size_t>(size));
-    return size;
-}
-
-long control_output(BIO*, int command, long, void*) { return command == BIO_CTRL_FLUSH ? 1 : 0; }
-
-BIO_METHOD* make_output_method() {
-    BIO_METHOD* method = BIO_meth_new(BIO_TYPE_SOURCE_SINK, "kdfs output");
-    if (method != nullptr) {
-        BIO_meth_set_write(method, append_output);
-        BIO_meth_set_ctrl(method, control_output);
-    }
-    return method;
-}
-
 // A TLS 1.3 session that stands for an external pre-shared key.
 SSL_SESSION* make_session(SSL* ssl, const ClusterKey& key) {
     constexpr unsigned char kAes128GcmSha256[] = {0x13, 0x01};
@@ -129,9 +112,7 @@ Result<std::unique_ptr<TlsContext>> TlsContext::create(const ClusterKey& key,
     KDFS_TRY_ASSIGN(out->self_key_, derive_member_key(key, out->self_identity_));
     SSL_CTX* context = SSL_CTX_new(TLS_method());
     out->context_ = context;
-    out->output_method_ = make_output_method();
-    bool good = context != nullptr && out->output_method_ != nullptr &&
-                SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION) == 1 &&
+    bool good = context != nullptr && SSL_CTX_set_min_proto_version(context, TLS1_3_VERSION) == 1 &&
                 SSL_CTX_set_ciphersuites(context, "TLS_AES_128_GCM_SHA256") == 1 &&
                 SSL_CTX_set1_groups_list(context, "X25519:P-256") == 1 &&
                 SSL_CTX_set_num_tickets(context, 0) == 1;
@@ -149,7 +130,6 @@ Result<std::unique_ptr<TlsContext>> TlsContext::create(const ClusterKey& key,
 
 TlsContext::~TlsContext() {
     SSL_CTX_free(context_);
-    BIO_meth_free(output_method_);
     OPENSSL_cleanse(key_.data(), key_.size());
     OPENSSL_cleanse(self_key_.data(), self_key_.size());
 }
@@ -158,14 +138,12 @@ Result<std::unique_ptr<TlsSession>> TlsSession::create(const TlsContext& context
     std::unique_ptr<TlsSession> out(new TlsSession(context, side));
     out->ssl_ = SSL_new(context.context_);
     BIO* in = BIO_new(BIO_s_mem());
-    BIO* to = BIO_new(context.output_method_);
+    BIO* to = BIO_new(BIO_s_mem());
     if (out->ssl_ == nullptr || in == nullptr || to == nullptr) {
         BIO_free(in);
         BIO_free(to);
         return Error(Errc::kOverloaded, "no memory for a TLS connection");
     }
-    BIO_set_data(to, &out->output_);
-    BIO_set_init(to, 1);
     SSL_set_bio(out->ssl_, in, to);
     SSL_set_app_data(out->ssl_, out.get());
     if (side == Side::kClient) {
@@ -272,13 +250,16 @@ Status TlsSession::write(std::span<const std::byte> bytes) {
 }
 
 std::span<const std::byte> TlsSession::output() {
-    return std::as_bytes(std::span(output_)).subspan(output_sent_);
+    char* data = nullptr;
+    long size = BIO_get_mem_data(SSL_get_wbio(ssl_), &data);
+    std::span<const std::byte> all(reinterpret_cast<std::byte*>(data), static_cast<size_t>(size));
+    return all.subspan(output_sent_);
 }
 
 void TlsSession::consume_output(size_t count) {
     output_sent_ += count;
-    if (output_sent_ == output_.size()) {
-        output_.clear();
+    if (output().empty()) {
+        BIO_reset(SSL_get_wbio(ssl_));
         output_sent_ = 0;
     }
 }

@@ -12,7 +12,6 @@
 
 struct ssl_st;
 struct ssl_ctx_st;
-struct bio_method_st;
 
 namespace kdfs {
 
@@ -34,7 +33,6 @@ private:
     TlsContext() = default;
 
     ssl_ctx_st* context_ = nullptr;
-    bio_method_st* output_method_ = nullptr;
     ClusterKey key_{};
     ClusterKey self_key_{};
     std::string cluster_id_;
@@ -87,9 +85,6 @@ private:
     PeerIdentity peer_;
     // Server: the cluster the client named, if it is another one.
     std::string foreign_cluster_;
-    // Encrypted bytes, of which the first output_sent_ were taken. OpenSSL's own memory BIO clears
-    // all that it ever held whenever it becomes empty, which is with every small message.
-    std::string output_;
     size_t output_sent_ = 0;
 };
 

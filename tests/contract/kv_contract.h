@@ -118,32 +118,6 @@ TYPED_TEST_P(KvContract, ChangesOfOneBatchApplyInOrder) {
     EXPECT_TRUE(this->harness_.store().apply(KvBatch()).ok());
 }
 
-TYPED_TEST_P(KvContract, ReadsTheNewestValueOfAnySize) {
-    std::string large(5000, 'l');
-    this->put("a", "small");
-    this->put("a", large);
-    EXPECT_EQ(this->get("a"), large);
-    this->put("a", "small");
-    EXPECT_EQ(this->get("a"), "small");
-    KvBatch batch;
-    batch.put("a", "twice");
-    batch.erase("a");
-    batch.put("b", "x");
-    ASSERT_TRUE(this->harness_.store().apply(batch).ok());
-    EXPECT_FALSE(this->get("a"));
-    EXPECT_EQ(this->get("b"), "x");
-    KvBatch range;
-    range.erase_range("a", "c");
-    range.put("b", "y");
-    ASSERT_TRUE(this->harness_.store().apply(range).ok());
-    EXPECT_EQ(this->get("b"), "y");
-    KvBatch gone;
-    gone.put("b", "z");
-    gone.erase_range("b", "c");
-    ASSERT_TRUE(this->harness_.store().apply(gone).ok());
-    EXPECT_FALSE(this->get("b"));
-}
-
 TYPED_TEST_P(KvContract, ScansInKeyOrderWithinBounds) {
     for (const char* key : {"b", "a", "d", "c", "c0"}) {
         this->put(key, "v");
@@ -232,7 +206,6 @@ TYPED_TEST_P(KvContract, ManySyncsAtOnceAllEnd) {
 REGISTER_TYPED_TEST_SUITE_P(KvContract,
                             ReadsWhatWasApplied,
                             ChangesOfOneBatchApplyInOrder,
-                            ReadsTheNewestValueOfAnySize,
                             ScansInKeyOrderWithinBounds,
                             SyncedDataSurvivesEverything,
                             FlushedDataSurvivesTheProcess,

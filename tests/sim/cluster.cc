@@ -162,6 +162,11 @@ void Cluster::kill(SimNode& node) {
 void Cluster::cut_power(SimNode& node) {
     if (node.running()) {
         node.cut_power();
+        if (std::any_of(storage_.begin(), storage_.end(), [&](auto& s) {
+                return s.get() == &node;
+            })) {
+            load_.note_storage_power_cut();
+        }
         gone(node);
     }
 }

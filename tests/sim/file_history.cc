@@ -53,8 +53,10 @@ FileHistory::ChangeId FileHistory::begin_write(uint64_t client,
 }
 
 FileHistory::ChangeId FileHistory::begin_truncate(uint64_t client, uint64_t size, TimePoint now) {
+    bool grows = size >= size_bounds(now, now).least;
     ChangeId id = begin_write(client, size, 0, now);
     changes_.back().truncate = true;
+    changes_.back().grows = grows;
     return id;
 }
 
@@ -89,8 +91,9 @@ void FileHistory::synced(uint64_t client, TimePoint began) {
 
 void FileHistory::client_lost(uint64_t client) {
     for (Change& change : changes_) {
-        // A truncation is the server's from its answer on.
-        bool answered = change.truncate && change.ended != kNever;
+        // A truncation is the server's from its answer on. One that makes the file larger is kept
+        // back under the exclusive lease as a write is.
+        bool answered = change.truncate && !change.grows && change.ended != kNever;
         if (change.client == client && !change.durable && !answered) {
             change.maybe = true;
             change.ended = kNever;

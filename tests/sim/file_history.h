@@ -64,6 +64,7 @@ private:
     struct Change {
         ChangeId id = 0;
         bool truncate = false;
+        bool grows = false;  // a truncation that may have made the file larger
         uint64_t client = 0;
         uint64_t offset = 0;
         uint64_t length = 0;  // of a write

@@ -84,6 +84,20 @@ TEST_F(FileHistoryTest, TruncationsCutAndLeaveZeros) {
     EXPECT_FALSE(allows(0, bytes_of(first, 0, 80), 8, 9)) << "old bytes show through";
 }
 
+TEST_F(FileHistoryTest, AnExtensionMayBeLostWithItsClientACutMayNot) {
+    write(2, 0, 100, 1, 2);
+    history_.synced(2, at(3));
+    uint64_t cut = history_.begin_truncate(1, 40, at(4));
+    history_.end(cut, at(5));
+    uint64_t grow = history_.begin_truncate(1, 80, at(6));
+    history_.end(grow, at(7));
+    EXPECT_TRUE(history_.check_size(40, at(8), at(8)));
+    history_.client_lost(1);
+    EXPECT_FALSE(history_.check_size(40, at(8), at(8)));
+    EXPECT_FALSE(history_.check_size(80, at(8), at(8)));
+    EXPECT_TRUE(history_.check_size(100, at(8), at(8)));
+}
+
 TEST_F(FileHistoryTest, PruningForgetsOnlyWhatNobodyCanSee) {
     uint64_t first = write(1, 0, 10, 1, 2);
     uint64_t second = write(1, 0, 10, 3, 4);

@@ -168,6 +168,7 @@ public:
         pb::OpenSessionRequest request;
         request.set_name(name_);
         request.set_resume(session_);
+        request.set_attempt(++attempt_);
         for (const auto& [ino, held] : held_) {
             *request.add_held() = held;
         }
@@ -218,6 +219,12 @@ public:
     uint64_t next_seq() { return ++seq_; }
     void set_dirty_size(uint64_t ino, uint64_t size) { sizes_[ino] = size; }
     void set_name(std::string name) { name_ = std::move(name); }
+    // As after an answer to a recall, of which the client does not know whether it arrived.
+    void give_back(uint64_t ino, uint64_t size) {
+        held_[ino].set_mode(pb::LEASE_NONE);
+        held_[ino].set_open(false);
+        held_[ino].set_size(size);
+    }
     void forget_caches() { no_caching_ = true; }
     uint64_t recalls() const { return recalls_; }
     uint64_t session() const { return session_; }
@@ -261,6 +268,7 @@ private:
     std::string name_ = "client";
     uint64_t session_ = 0;
     uint64_t seq_ = 0;
+    uint64_t attempt_ = 0;
     uint64_t recalls_ = 0;
     bool renewing_ = false;
     bool no_caching_ = false;
@@ -451,6 +459,39 @@ TEST_P(MdsServerTest, ARestartedServerLetsNobodyInBeforeTheHoldersAreBack) {
 
     ASSERT_TRUE(seen.ok()) << seen.error().to_string();
     EXPECT_EQ(seen->attr().size(), 99U);
+}
+
+TEST_P(MdsServerTest, ASizeWhoseReturnGotLostIsTakenAtTheResumptionUnlessItWasSetSince) {
+    open(0);
+    open(1);
+    auto made = meta(0, create(0, "f"));
+    ASSERT_TRUE(made.ok());
+    uint64_t ino = made->attr().ino();
+    client(0).give_back(ino, 99);
+    mds_->kill();
+    mds_->boot();
+    pass(std::chrono::seconds(1));
+    open(1);
+    open(0);
+    auto seen = meta(1, getattr(ino));
+    ASSERT_TRUE(seen.ok()) << seen.error().to_string();
+    EXPECT_EQ(seen->attr().size(), 99U);
+    EXPECT_EQ(client(0).recalls(), 0U);
+    pb::MetaRequest cut;
+    cut.set_seq(client(1).next_seq());
+    cut.mutable_setattr()->set_ino(ino);
+    cut.mutable_setattr()->set_size(10);
+    ASSERT_TRUE(meta(1, cut).ok());
+    mds_->kill();
+    mds_->boot();
+    pass(std::chrono::seconds(1));
+    open(0);
+    open(1);
+
+    seen = meta(0, getattr(ino));
+
+    ASSERT_TRUE(seen.ok()) << seen.error().to_string();
+    EXPECT_EQ(seen->attr().size(), 10U);
 }
 
 TEST_P(MdsServerTest, ARestartedServerWaitsNoLongerThanTheLeaseForWhoDoesNotComeBack) {

@@ -50,6 +50,7 @@ void SimNode::kill() { crash(false); }
 void SimNode::cut_power() {
     crash(true);
     shared_.network.set_power(machine_, false);
+    ++machine_starts_;
 }
 
 void SimNode::crash(bool power) {

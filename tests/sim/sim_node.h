@@ -51,6 +51,8 @@ public:
     // The node's media, made when first asked for.
     DiskMedium& disk(const std::string& name, uint64_t capacity_bytes);
     MemKvMedium& kv(const std::string& name) { return stores_[name]; }
+    // Counts the starts of the machine, from 1.
+    uint64_t machine_starts() const { return machine_starts_; }
     // Small files that the process writes durably.
     std::map<std::string, std::string>& notes() { return notes_; }
     std::map<std::string, std::unique_ptr<DiskMedium>>& disks() { return disks_; }
@@ -66,6 +68,7 @@ private:
     MachineId machine_;
     Factory factory_;
     Duration wall_offset_{};
+    uint64_t machine_starts_ = 1;
     std::map<std::string, std::unique_ptr<DiskMedium>> disks_;
     std::map<std::string, MemKvMedium> stores_;
     std::map<std::string, std::string> notes_;

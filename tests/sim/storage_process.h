@@ -40,6 +40,7 @@ public:
         storage::ServerOptions server;
         server.node = NodeId(options.node);
         server.name = node.name();
+        server.boot = node.machine_starts();
         server.manager = kMdsAddress;
         server.listen = node.name() + ":7001";
         server.cluster_id = node.notes()["cluster"];

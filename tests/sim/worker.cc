@@ -88,10 +88,8 @@ bool Worker::explained(const Error& error) {
     if (lost() || (handle_session_ && handle_session_ != session_)) {
         return true;
     }
-    // Reported once for each file, maybe long after the session was lost: what was thrown away, or
-    // the refusal of a write that was on its way.
-    bool of_a_lost_session = error.code == Errc::kLostData || error.code == Errc::kFenced;
-    return of_a_lost_session && load_.lost_before(client_);
+    // Reported once for each file, maybe long after the session was lost.
+    return error.code == Errc::kLostData && load_.lost_before(client_);
 }
 
 void Worker::unexpected(const std::string& what, const Error& error) {

@@ -170,9 +170,9 @@ Task<bool> Worker::fsync(ModelRef file, client::OpenId id) {
     TimePoint began = load_.now();
     Status status = co_await files_.fsync(id, random_.below(2) == 0);
     if (!status.ok()) {
-        // Every replica was restarted since the write: whether it is lost the client cannot know.
-        bool restarted = status.error().code == Errc::kLostData;
-        if (!restarted && !explained(status.error())) {
+        // The last replica's machine lost power since the write: the client cannot know more.
+        bool power = status.error().code == Errc::kLostData && load_.storage_lost_power();
+        if (!power && !explained(status.error())) {
             unexpected("fsync of " + name_of(*file), status.error());
         }
         co_return false;

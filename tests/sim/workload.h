@@ -62,6 +62,10 @@ public:
     // After a loss of power everywhere: what was not synced may be gone.
     void power_lost();
 
+    // A storage node lost power: what nobody synced there may be gone.
+    void note_storage_power_cut() { storage_lost_power_ = true; }
+    bool storage_lost_power() const { return storage_lost_power_; }
+
     TreeModel& model() { return model_; }
     Verdict& verdict() { return verdict_; }
     const WorkloadOptions& options() const { return options_; }
@@ -103,6 +107,7 @@ private:
     std::set<uint64_t> clients_that_lost_;
     std::list<Settling> settling_;
     bool stopping_ = false;
+    bool storage_lost_power_ = false;
     uint64_t running_ = 0;
     uint64_t operations_ = 0;
 };

@@ -1,5 +1,4 @@
 #include "client/block_sums.h"
-#include "client/chain_lineage.h"
 #include "client/inode_cache.h"
 #include "client/read_ahead.h"
 #include "kdfs/base/checksum.h"
@@ -97,57 +96,6 @@ TEST(ReadAheadTest, JumpingReaderGetsNothing) {
     }
 }
 
-// Two nodes with a target each and one chain over both.
-std::shared_ptr<const ClusterMap> map_of(uint64_t incarnation1,
-                                         pb::MemberState state1,
-                                         uint64_t incarnation2,
-                                         pb::MemberState state2) {
-    pb::ClusterMap map;
-    map.set_epoch(1);
-    pb::Chain* chain = map.add_chains();
-    chain->set_id(1);
-    chain->set_version(1);
-    for (uint64_t i = 1; i <= 2; ++i) {
-        pb::Node* node = map.add_nodes();
-        node->set_id(i);
-        node->set_incarnation(i == 1 ? incarnation1 : incarnation2);
-        pb::Target* target = map.add_targets();
-        target->set_id(i);
-        target->set_node(i);
-        pb::ChainMember* member = chain->add_members();
-        member->set_target(i);
-        member->set_state(i == 1 ? state1 : state2);
-    }
-    return *ClusterMap::make(map);
-}
-
-TEST(ChainLineageTest, GoesOnWhileOneServesOn) {
-    ChainLineage lineage;
-    ChainId chain(1);
-    lineage.see(*map_of(1, pb::MEMBER_SERVING, 1, pb::MEMBER_SERVING));
-    uint64_t before = lineage.number(chain);
-
-    lineage.see(*map_of(2, pb::MEMBER_OFFLINE, 1, pb::MEMBER_SERVING));
-    lineage.see(*map_of(2, pb::MEMBER_SERVING, 1, pb::MEMBER_SERVING));
-    lineage.see(*map_of(2, pb::MEMBER_SERVING, 5, pb::MEMBER_OFFLINE));
-    lineage.see(*map_of(2, pb::MEMBER_SERVING, 5, pb::MEMBER_SERVING));
-
-    EXPECT_EQ(lineage.number(chain), before);
-}
-
-TEST(ChainLineageTest, BreaksWhenTheLastComesBackStartedAnew) {
-    ChainLineage lineage;
-    ChainId chain(1);
-    lineage.see(*map_of(1, pb::MEMBER_SERVING, 1, pb::MEMBER_OFFLINE));
-    uint64_t before = lineage.number(chain);
-
-    lineage.see(*map_of(1, pb::MEMBER_LAST_SERVING, 1, pb::MEMBER_OFFLINE));
-    EXPECT_EQ(lineage.number(chain), before);
-    lineage.see(*map_of(2, pb::MEMBER_SERVING, 1, pb::MEMBER_OFFLINE));
-
-    EXPECT_NE(lineage.number(chain), before);
-}
-
 pb::Grant grant(pb::LeaseMode mode, uint64_t seq) {
     pb::Grant g;
     g.set_mode(mode);
@@ -208,6 +156,66 @@ TEST(InodeCacheTest, DirtySizeSurvivesAnAnswerOfTheServer) {
 
     EXPECT_EQ(inode->attr.size(), 100U);
     EXPECT_EQ(inode->attr.mode(), 7U);
+}
+
+pb::Attr attr_of(uint64_t change, uint64_t cut, uint64_t size) {
+    pb::Attr attr;
+    attr.set_ino(5);
+    attr.set_change(change);
+    attr.set_cut(cut);
+    attr.set_size(size);
+    return attr;
+}
+
+TEST(InodeCacheTest, DirtySizeIsKeptUntilTheServerShowsThatItKnowsIt) {
+    InodeCache cache;
+    InodeRef inode = cache.get(InodeId(5));
+    cache.adopt_attr(*inode, attr_of(3, 2, 50));
+    inode->attr.set_size(100);
+    inode->size_dirty = true;
+
+    cache.adopt_attr(*inode, attr_of(4, 2, 60));
+    EXPECT_EQ(inode->attr.size(), 100U);
+    EXPECT_TRUE(inode->size_dirty);
+    cache.adopt_attr(*inode, attr_of(5, 2, 120));
+
+    EXPECT_EQ(inode->attr.size(), 120U);
+    EXPECT_FALSE(inode->size_dirty);
+}
+
+TEST(InodeCacheTest, DirtySizeIsForgottenOnceTheSizeWasSet) {
+    InodeCache cache;
+    InodeRef inode = cache.get(InodeId(5));
+    inode->attr = attr_of(3, 2, 100);
+    inode->size_dirty = true;
+
+    cache.adopt_attr(*inode, attr_of(6, 6, 10));
+    EXPECT_EQ(inode->attr.size(), 10U);
+    EXPECT_FALSE(inode->size_dirty);
+
+    // An answer from before that comes late takes nothing back.
+    inode->attr.set_size(20);
+    inode->size_dirty = true;
+    cache.adopt_attr(*inode, attr_of(4, 2, 100));
+    EXPECT_EQ(inode->attr.size(), 20U);
+}
+
+TEST(InodeCacheTest, ALateRecallTakesNoLeaseThatWasGivenSince) {
+    InodeCache cache;
+    InodeRef inode = cache.get(InodeId(5));
+    cache.adopt_grant(*inode, grant(pb::LEASE_READ, 7));
+    cache.cap(*inode, 7, pb::LEASE_NONE);
+    cache.adopt_grant(*inode, grant(pb::LEASE_EXCLUSIVE, 9));
+
+    cache.cap(*inode, 7, pb::LEASE_NONE);
+
+    EXPECT_EQ(inode->lease, pb::LEASE_EXCLUSIVE);
+    cache.cap(*inode, 9, pb::LEASE_NONE);
+    EXPECT_EQ(inode->lease, pb::LEASE_NONE);
+    // The same question again, an earlier one that left more.
+    cache.cap(*inode, 9, pb::LEASE_READ);
+    cache.adopt_grant(*inode, grant(pb::LEASE_READ, 9));
+    EXPECT_EQ(inode->lease, pb::LEASE_NONE);
 }
 
 TEST(InodeCacheTest, NamesAreCountedAndDroppedOldestDirectoryFirst) {

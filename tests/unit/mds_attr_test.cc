@@ -8,10 +8,11 @@
 namespace kdfs::mds::testing {
 namespace {
 
-pb::MetaRequest flush(InodeId ino, uint64_t size) {
+pb::MetaRequest flush(InodeId ino, uint64_t size, uint64_t cut = 0) {
     pb::MetaRequest request;
     request.mutable_flush()->set_ino(ino.value);
     request.mutable_flush()->set_size(size);
+    request.mutable_flush()->set_cut(cut);
     return request;
 }
 
@@ -127,6 +128,19 @@ TEST(AttrTest, TruncationToNothingChangesTheData) {
     EXPECT_TRUE(tree.fsck().clean());
 }
 
+TEST(AttrTest, ASizeFromBeforeItWasSetSaysNothing) {
+    TestTree tree;
+    InodeId file = tree.make(kRootInode, "f");
+    EXPECT_EQ(tree.stat(file).cut(), 0U);
+    ASSERT_TRUE(tree.run(flush(file, 500)).ok());
+    uint64_t cut = tree.set_size(file, 40)->attr().cut();
+    EXPECT_EQ(cut, tree.stat(file).change());
+
+    EXPECT_EQ(tree.run(flush(file, 600)).value().attr().size(), 40U);
+    EXPECT_EQ(tree.run(flush(file, 600, cut)).value().attr().size(), 600U);
+    EXPECT_EQ(tree.stat(file).cut(), cut);
+}
+
 TEST(AttrTest, OpenTruncates) {
     TestTree tree;
     InodeId file = tree.make(kRootInode, "f");
@@ -150,7 +164,7 @@ TEST(AttrTest, FlushOfAnExclusiveHolderIsTheTruth) {
     InodeId file = tree.make(kRootInode, "f");
     ASSERT_TRUE(tree.set_size(file, 100).ok());
     tree.exclusive.insert(file);
-    pb::MetaRequest request = flush(file, 160);
+    pb::MetaRequest request = flush(file, 160, tree.stat(file).cut());
     request.mutable_flush()->set_mtime(50);
     request.mutable_flush()->set_atime(40);
 
@@ -168,10 +182,11 @@ TEST(AttrTest, FlushOfASharedWriterOnlyGrows) {
     InodeId file = tree.make(kRootInode, "f", S_IFREG | 04755);
     ASSERT_TRUE(tree.set_size(file, 100).ok());
     WallTime mtime = tree.stat(file).mtime();
+    uint64_t cut = tree.stat(file).cut();
 
-    EXPECT_EQ(tree.run(flush(file, 60))->attr().size(), 100U);
+    EXPECT_EQ(tree.run(flush(file, 60, cut))->attr().size(), 100U);
     EXPECT_EQ(tree.stat(file).mtime(), mtime);
-    pb::Attr grown = tree.run(flush(file, 160))->attr();
+    pb::Attr grown = tree.run(flush(file, 160, cut))->attr();
     EXPECT_EQ(grown.size(), 160U);
     EXPECT_EQ(grown.mtime(), tree.now);
     pb::MetaRequest old = flush(file, 0);

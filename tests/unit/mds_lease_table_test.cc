@@ -111,6 +111,26 @@ TEST(LeaseTableTest, ReclaimRefusesWhatContradictsOthers) {
     EXPECT_TRUE(table.holding(kB, kFile)->open);
 }
 
+TEST(LeaseTableTest, AResumedClientKeepsWhatItClaimsAndNoReadLeaseBesideItsOwnWriting) {
+    LeaseTable table;
+    table.open(kA, kFile, true);
+    uint64_t seq = table.grant(kA, kFile, pb::LEASE_EXCLUSIVE, at(0)).lease_seq();
+    pb::HeldLease held;
+    held.set_ino(kFile.value);
+    held.set_open(true);
+    held.set_lease_seq(seq);
+    held.set_mode(pb::LEASE_EXCLUSIVE);
+    EXPECT_TRUE(table.reaffirm(kA, held));
+    EXPECT_TRUE(table.holds_exclusive(kA, kFile));
+
+    // It gave the lease back in an answer that got lost, and may write without it.
+    held.set_mode(pb::LEASE_READ);
+    EXPECT_FALSE(table.reaffirm(kA, held));
+
+    EXPECT_EQ(table.holding(kA, kFile)->mode, pb::LEASE_NONE);
+    EXPECT_TRUE(table.holding(kA, kFile)->writer);
+}
+
 TEST(LeaseTableTest, LeasesBeyondTheBoundAreNamedOldestFirstAndOpenOnesSpared) {
     LeaseTable table(1, 3);
     for (uint64_t i = 1; i <= 6; ++i) {

@@ -126,6 +126,34 @@ TEST(MembershipTest, ARestartedDaemonMustSyncAgain) {
     expect_sound(m);
 }
 
+uint64_t losses(const Membership& m) {
+    uint64_t sum = 0;
+    for (const pb::Chain& c : m.map().chains()) {
+        sum += c.losses();
+    }
+    return sum;
+}
+
+TEST(MembershipTest, OnlyAMachineThatWasStartedAnewAndServedLastMayHaveLostSomething) {
+    Membership m(options(2), empty_map(), at(0));
+    auto comes = [&m](uint64_t node, uint64_t incarnation, uint64_t boot) {
+        pb::HeartbeatRequest request = beat(node, incarnation);
+        request.set_boot(boot);
+        EXPECT_TRUE(must(m.heartbeat(request, node, at(0))));
+    };
+    comes(1, 1, 100);
+    comes(2, 1, 200);
+    // Others serve on.
+    comes(1, 2, 101);
+    EXPECT_EQ(losses(m), count_states(m, 10, pb::MEMBER_SERVING)) << "chains of one copy";
+    uint64_t before = losses(m);
+    // The last that served: only its daemon, then the machine.
+    comes(2, 2, 200);
+    EXPECT_EQ(losses(m), before);
+    comes(2, 3, 201);
+    EXPECT_GT(losses(m), before);
+}
+
 TEST(MembershipTest, ASyncedMemberServesAndOldReportsAreRefused) {
     Membership m = three_nodes();
     m.heartbeat(beat(1, 2), 9, at(50)).ok();

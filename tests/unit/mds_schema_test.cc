@@ -45,6 +45,7 @@ Inode some_file() {
     inode.mtime = 2;
     inode.ctime = 3;
     inode.change = 4;
+    inode.cut = 3;
     inode.xattr_bytes = 12;
     inode.data = DataId(258);
     inode.layout = some_layout();
@@ -113,10 +114,10 @@ TEST(SchemaTest, RecordsHaveTheirGoldenBytes) {
     EXPECT_EQ(hex(dentry_key(InodeId(258), "ab")), "6400000000000001026162");
     EXPECT_EQ(hex(encode(Dentry{InodeId(5), S_IFDIR})), "01050000000000000000400000");
     EXPECT_EQ(hex(encode(some_file())),
-              "0106a481000001000000e8030000e90300000110000000000000ffffffffffffffff"
+              "0146a481000001000000e8030000e90300000110000000000000ffffffffffffffff"
               "020000000000000003000000000000000400000000000000"
               "0c000000020100000000000000001000000000001000000002000000000000004d00000000000000"
-              "02010900000000000000");
+              "020109000000000000000300000000000000");
     EXPECT_EQ(hex(encode(some_directory())),
               "0130ed41000003000000000000000000000000000000000000000000000000000000"
               "000000000000000000000000000000000000000000000000"
