@@ -1,9 +1,11 @@
 #include "kdfs/kv/rocks_kv.h"
 
 #include "kdfs/base/types.h"
+#include "kdfs/kv/rocks_files.h"
 
 #include <rocksdb/cache.h>
 #include <rocksdb/db.h>
+#include <rocksdb/env.h>
 #include <rocksdb/filter_policy.h>
 #include <rocksdb/options.h>
 #include <rocksdb/table.h>
@@ -102,6 +104,7 @@ void add_change(rocksdb::WriteBatch& to, const KvBatch::Change& change) {
 
 struct RocksKv::Db {
     std::string directory;
+    std::unique_ptr<rocksdb::Env> files;
     std::unique_ptr<rocksdb::DB> rocks;
 
     Result<std::optional<std::string>> get(std::string_view key, rocksdb::ReadTier tier) {
@@ -157,8 +160,11 @@ Result<std::unique_ptr<RocksKv>> RocksKv::open(Offload& offload,
                                                RocksKvOptions options) {
     auto db = std::make_shared<Db>();
     db->directory = std::move(directory);
+    db->files = make_rocks_files();
+    rocksdb::Options rocks_of_store = rocks_options(options);
+    rocks_of_store.env = db->files.get();
     rocksdb::DB* rocks = nullptr;
-    rocksdb::Status status = rocksdb::DB::Open(rocks_options(options), db->directory, &rocks);
+    rocksdb::Status status = rocksdb::DB::Open(rocks_of_store, db->directory, &rocks);
     if (!status.ok()) {
         return open_error(db->directory, status);
     }

@@ -1,6 +1,9 @@
 #include "kdfs/kv/rocks_reader.h"
 
+#include "kdfs/kv/rocks_files.h"
+
 #include <rocksdb/db.h>
+#include <rocksdb/env.h>
 #include <rocksdb/options.h>
 #include <unistd.h>
 
@@ -8,6 +11,7 @@ namespace kdfs {
 
 struct RocksReader::Db {
     std::string directory;
+    std::unique_ptr<rocksdb::Env> files;
     std::unique_ptr<rocksdb::DB> db;
 };
 
@@ -23,12 +27,14 @@ Result<std::unique_ptr<RocksReader>> RocksReader::open(const std::string& direct
     }
     rocksdb::Options options;
     options.wal_recovery_mode = rocksdb::WALRecoveryMode::kPointInTimeRecovery;
+    auto db = std::make_unique<Db>();
+    db->files = make_rocks_files();
+    options.env = db->files.get();
     rocksdb::DB* opened = nullptr;
     rocksdb::Status status = rocksdb::DB::OpenForReadOnly(options, directory, &opened);
     if (!status.ok()) {
         return Error(Errc::kCorrupt, directory + " cannot be read: " + status.ToString());
     }
-    auto db = std::make_unique<Db>();
     db->directory = directory;
     db->db.reset(opened);
     return std::unique_ptr<RocksReader>(new RocksReader(std::move(db)));

@@ -1,4 +1,5 @@
 #include "kdfs/kv/rocks_kv.h"
+#include "kdfs/kv/rocks_reader.h"
 #include "tests/contract/kv_contract.h"
 #include "tests/sim/sim_env.h"
 
@@ -87,6 +88,70 @@ TEST(RocksKvOpen, SaysThatAnotherHasItOpen) {
     ASSERT_FALSE(second.ok());
     EXPECT_EQ(second.error().code, Errc::kBusy) << second.error().to_string();
     EXPECT_NE(second.error().detail.find(path), std::string::npos);
+}
+
+// The one log of a store in `directory`.
+fs::path log_of(const fs::path& directory) {
+    for (const fs::directory_entry& entry : fs::directory_iterator(directory)) {
+        if (entry.path().extension() == ".log") {
+            return entry.path();
+        }
+    }
+    ADD_FAILURE() << "no log in " << directory;
+    return {};
+}
+
+Status put(RocksKv& store, const std::string& key, const std::string& value) {
+    KvBatch batch;
+    batch.put(key, value);
+    KDFS_TRY(store.apply(batch));
+    return store.flush();
+}
+
+TEST(RocksKvLog, FlushedBatchesDoNotChangeItsSize) {
+    InlineOffload offload;
+    TemporaryDirectory directory;
+    auto opened = RocksKv::open(offload, directory / "kv");
+    ASSERT_TRUE(opened.ok());
+    ASSERT_TRUE(put(**opened, "a", "1").ok());
+    auto size = fs::file_size(log_of(directory / "kv"));
+    ASSERT_TRUE(put(**opened, "b", std::string(10000, 'x')).ok());
+    EXPECT_EQ(fs::file_size(log_of(directory / "kv")), size);
+}
+
+// A power cut may lose any page that was not synced and keep those behind it.
+TEST(RocksKvLog, LostPageTakesWhatIsBehindItAlong) {
+    InlineOffload offload;
+    TemporaryDirectory directory;
+    constexpr int kBatches = 100;
+    constexpr uint64_t kPage = 4096;
+    for (uint64_t page = 1; page < 20; ++page) {
+        fs::path copy = directory / std::to_string(page);
+        {
+            auto opened = RocksKv::open(offload, directory / ("kv" + std::to_string(page)));
+            ASSERT_TRUE(opened.ok());
+            for (int i = 0; i < kBatches; ++i) {
+                ASSERT_TRUE(put(**opened, std::to_string(1000 + i), std::string(900, 'x')).ok());
+            }
+            fs::copy(directory / ("kv" + std::to_string(page)), copy, fs::copy_options::recursive);
+        }
+        {
+            std::fstream log(log_of(copy), std::ios::in | std::ios::out | std::ios::binary);
+            log.seekp(static_cast<std::streamoff>(page * kPage));
+            log << std::string(kPage, '\0');
+        }
+        auto opened = RocksReader::open(copy);
+        ASSERT_TRUE(opened.ok()) << opened.error().to_string();
+        size_t found = 0;
+        auto count = [&](std::string_view key, std::string_view) {
+            EXPECT_EQ(key, std::to_string(1000 + found)) << "page " << page;
+            ++found;
+            return true;
+        };
+        ASSERT_TRUE((*opened)->scan("", "", count).ok());
+        EXPECT_GT(found, (page - 1) * 3);
+        EXPECT_LT(found, (page + 1) * 5);
+    }
 }
 
 TEST(RocksKvOpen, SaysThatThereIsNone) {
