@@ -63,7 +63,8 @@ struct WriteOp {
 // an error of such a write is returned once, by the next write, flush or fsync of the file.
 // Without the lease (several writers) write() returns when the bytes are in the chunks and the size
 // is reported.
-// Durability: fsync() covers data, size and times of the file, and its name.
+// Durability: fsync() covers data, size and attributes of the file, and its name; not the times
+// that writes gave it: they reach the server within kSyncedTimesAge.
 // Lost sessions: unwritten data is gone and reported by kLostData, once per file.
 //
 // One loop. `env` and `invalidator` (may be null) outlive this. stop() before destruction, except
@@ -72,6 +73,7 @@ class FileClient final : public LeaseHolder {
 public:
     static constexpr Duration kDirtyAge = std::chrono::seconds(1);
     static constexpr Duration kMetaDirtyAge = std::chrono::seconds(5);
+    static constexpr Duration kSyncedTimesAge = std::chrono::seconds(1);
     static constexpr Duration kBackgroundTurn = std::chrono::milliseconds(250);
     static constexpr size_t kRunsPerFileMax = 64;
     static constexpr size_t kReleaseBatch = 256;

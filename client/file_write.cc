@@ -194,12 +194,12 @@ void FileClient::grow(const InodeRef& inode, uint64_t size) {
         i.attr.set_size(size);
         i.size_dirty = true;
         i.size_synced = false;
+        i.meta_synced = false;
     }
     WallTime now = time_after(std::max(i.attr.mtime(), i.attr.ctime()));
     i.attr.set_mtime(now);
     i.attr.set_ctime(now);
     i.times_dirty = true;
-    i.meta_synced = false;
 }
 
 void FileClient::buffer_write(const InodeRef& inode, uint64_t offset, const Buffer& data) {
@@ -335,6 +335,9 @@ Task<Status> FileClient::sync_data(InodeRef inode) {
 Task<Status> FileClient::sync_meta(InodeRef inode, bool data_only) {
     bool only_times = inode->size_synced && !inode->size_dirty;
     if (inode->meta_synced || (data_only && only_times)) {
+        // The times of writes follow by themselves, soon.
+        inode->meta_dirty_since =
+            std::min(inode->meta_dirty_since, env_.now() - kMetaDirtyAge + kSyncedTimesAge);
         co_return Status();
     }
     if (inode->meta_dirty()) {

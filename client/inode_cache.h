@@ -54,7 +54,8 @@ struct Inode {
     bool server_writes = false;
     bool size_dirty = false;
     bool times_dirty = false;
-    bool meta_synced = false;  // everything we know to have changed is on the server's disk
+    // Everything we know to have changed is on the server's disk, but the times of writes.
+    bool meta_synced = false;
     bool size_synced =
         false;  // the size, and that the file exists, are; only the times changed since
     TimePoint meta_dirty_since{};
