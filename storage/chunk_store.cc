@@ -17,6 +17,8 @@ StagedWrite& StagedWrite::operator=(StagedWrite&& other) noexcept {
         next_ = std::move(other.next_);
         fresh_ = std::move(other.fresh_);
         io_ = std::move(other.io_);
+        redo_ = std::move(other.redo_);
+        plain_ = other.plain_;
         other.fresh_.clear();
     }
     return *this;

@@ -11,10 +11,12 @@
 #include "storage/chunk_record.h"
 #include "storage/extent_allocator.h"
 #include "storage/record_cache.h"
+#include "storage/redo_entry.h"
 #include "storage/slab_set.h"
 
 #include <bitset>
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <optional>
@@ -44,6 +46,8 @@ struct ChunkWrite {
     BufferChain data;
     std::vector<uint64_t> sums;
     ChunkVersion new_version;
+    // Keep the data in a redo entry too, if that is of use: sync_change() will follow at once.
+    bool redo = false;
     RecentWrite writer;               // all but WRITE_REPLACE
     std::vector<RecentWrite> recent;  // WRITE_REPLACE
 };
@@ -63,20 +67,20 @@ public:
 
     ChunkVersion version() const { return next_ ? next_->version : ChunkVersion(); }
     uint64_t length() const { return next_ ? next_->length : 0; }
+    // It has a redo entry: no sync of the slabs is needed to make it durable.
+    bool has_redo() const { return !redo_.empty(); }
 
 private:
     friend class ChunkStore;
-    struct Io {
-        Extent extent;
-        BufferChain data;
-    };
 
     ChunkStore* store_ = nullptr;
     ChunkKey key_;
     RecordPtr base_;
     std::shared_ptr<ChunkRecord> next_;  // null: the chunk goes
     std::vector<Extent> fresh_;
-    std::vector<Io> io_;
+    std::vector<BlockWrite> io_;
+    std::vector<BlockWrite> redo_;
+    bool plain_ = false;  // writes blocks and has no redo entry
 };
 
 struct ReadData {
@@ -113,6 +117,13 @@ struct StoreSpace {
 // blocks and needs no more rules. A removal keeps no fallback: the chunk is gone or the older
 // record is intact, since its blocks wait in quarantine.
 //
+// Small changes that are synced one by one have their blocks in redo entries, in the batch of their
+// record: sync_change() then leaves the slabs alone, and open() writes the blocks again for every
+// entry beyond the durable point, in order. Only a full sync raises that point and ends entries, so
+// no block of an entry is used again before the entry is gone. Such a record needs no fallback. A
+// chunk has either kind of change between two full syncs, not both: a record with blocks that only
+// the slabs have would take along in its fall what was synced before.
+//
 // Errors: kCorrupt for a chunk whose record or bytes are damaged (others are not affected; a
 // WRITE_REPLACE or WRITE_REMOVE heals it), kNoSpace beyond the capacity, kIo after the disk or the
 // key-value store failed: then failure() says why and nothing works until the store is reopened.
@@ -122,6 +133,9 @@ public:
     // Changed chunks or quarantined bytes beyond which a sync starts at once.
     static constexpr size_t kDirtyChunksMax = 32768;
     static constexpr uint64_t kQuarantineBytesMax = 1 * GiB;
+    // Of one redo entry, and of all until a sync starts at once.
+    static constexpr uint64_t kRedoBytesMax = 32 * KiB;
+    static constexpr uint64_t kRedoTotalBytesMax = 32 * MiB;
     static constexpr int kReadAttemptsMax = 4;
     static constexpr int kLoadAttemptsMax = 16;
     static constexpr uint64_t kScanPage = 512;
@@ -143,12 +157,14 @@ public:
     // Makes the change visible. An error is a failure of the store.
     Status commit(StagedWrite staged);
     // Shares all blocks of `from` with the chunk `to`, whose record (or null) is `base`.
-    Result<RecordPtr> clone(const RecordPtr& from, ChunkKey to, RecordPtr base);
+    Task<Result<RecordPtr>> clone(RecordPtr from, ChunkKey to, RecordPtr base);
     // Completes when all commits so far survive the death of the process. Callers of one turn of
     // the loop share one flush.
     Task<Status> flushed();
     // Completes when all commits so far survive a power cut. Concurrent callers share.
     Task<Status> sync();
+    // Completes when all commits of one chunk so far do.
+    Task<Status> sync_change(ChunkKey key);
     // Starts bringing written data to the disk, ahead of a sync() that will need it.
     Task<Status> sync_data();
 
@@ -192,11 +208,15 @@ private:
         uint64_t fallback_blocks = 0;
         std::bitset<kPieceBytesMax / kBlockBytes> replaced;
         uint64_t fallback_seq = 0;  // of its key in kv; 0: it has none
+        bool plain = false;         // has changes without redo entries
+        bool redone = false;        // has changes with them
     };
     using DirtyMap = std::map<ChunkKey, Dirty>;
 
     // chunk_store_open.cc
     Task<Status> read_meta();
+    Task<Status> replay();
+    Task<Status> replay_entry(KvEntry entry);
     Task<Status> load_fallbacks();
     Task<Status> load_records();
     Task<Status> load_record(ChunkKey key, std::string value);
@@ -212,12 +232,17 @@ private:
     Task<Status> place(Build& build);
     Task<Result<std::vector<Extent>>> take_space(uint64_t blocks);
     Task<Result<bool>> grow();
-    Status apply_record(ChunkKey key, const RecordPtr& base, std::shared_ptr<ChunkRecord> next);
-    void hold_base(ChunkKey key, const RecordPtr& base, const ChunkRecord* next, KvBatch& batch);
+    Status apply_record(StagedWrite& staged);
+    void hold_base(const StagedWrite& staged, KvBatch& batch);
+    void put_redo(const StagedWrite& staged, KvBatch& batch);
+    bool wants_sync() const;
+    bool has_plain_changes(const ChunkKey& key) const;
+    Task<Status> before_plain_change(ChunkKey key);
 
     Task<Result<std::optional<std::string>>> kv_get(std::string key);
     Task<Result<std::vector<KvEntry>>> kv_scan(std::string first, std::string beyond);
     Task<Status> read_blocks(RecordPtr record, uint64_t first, uint64_t count, BufferChain* out);
+    // chunk_store_sync.cc
     Task<Status> sync_once();
     void after_sync(uint64_t durable, const DirtyMap& done);
     void put_durable(KvBatch& batch) const;
@@ -237,6 +262,10 @@ private:
     uint64_t durable_seq_ = 0;
     uint64_t chunks_ = 0;
     DirtyMap dirty_;
+    const DirtyMap* being_synced_ = nullptr;  // while a sync is under way
+    // Redo entries in kv, oldest first: sequence numbers and bytes.
+    std::deque<std::pair<uint64_t, uint64_t>> redo_;
+    uint64_t redo_bytes_ = 0;
     std::set<ChunkKey> damaged_;
     std::optional<Error> failure_;
     // Only during open().

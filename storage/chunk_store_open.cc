@@ -28,6 +28,7 @@ Task<Status> ChunkStore::open() {
     for (uint64_t i = 0; i < slabs_->count(); ++i) {
         allocator_->add_slab();
     }
+    KDFS_CO_TRY(co_await replay());
     KDFS_CO_TRY(co_await load_fallbacks());
     KDFS_CO_TRY(co_await load_records());
     KDFS_CO_TRY(co_await settle());
@@ -69,6 +70,45 @@ void ChunkStore::put_durable(KvBatch& batch) const {
     writer.u64(slabs_->slab_bytes());
     writer.u64(durable_seq_);
     batch.put(meta_key(), std::move(value));
+}
+
+// Writes the blocks of changes beyond the durable point again, in the order of the changes.
+Task<Status> ChunkStore::replay() {
+    std::string from = start_of(KeyKind::kRedo);
+    for (bool more = true; more;) {
+        auto entries = co_await kv_scan(from, end_of(KeyKind::kRedo));
+        if (!entries.ok()) {
+            co_return std::move(entries).error();
+        }
+        for (KvEntry& entry : *entries) {
+            from = entry.key + '\0';
+            KDFS_CO_TRY(co_await replay_entry(std::move(entry)));
+        }
+        more = entries->size() == kScanPage;
+    }
+    co_return Status();
+}
+
+Task<Status> ChunkStore::replay_entry(KvEntry entry) {
+    auto seq = decode_redo_key(entry.key);
+    if (!seq.ok() || *seq <= durable_seq_) {
+        co_return Status();
+    }
+    auto writes = decode_redo(entry.value);
+    if (!writes.ok()) {
+        // The record of the change will show whether its blocks are there.
+        LogEvent(env_.log(), LogLevel::kError, "damaged redo entry")
+            .with("target", options_.target)
+            .with("change", *seq)
+            .with("cause", writes.error().detail);
+        co_return Status();
+    }
+    for (BlockWrite& write : *writes) {
+        if (allocator_->exists(write.extent)) {
+            KDFS_CO_TRY(co_await slabs_->write(write.extent, std::move(write.data), io_scope_));
+        }
+    }
+    co_return Status();
 }
 
 Task<Status> ChunkStore::load_fallbacks() {
@@ -196,6 +236,7 @@ Task<Status> ChunkStore::settle() {
     KDFS_CO_TRY(co_await slabs_->sync(io_scope_));
     durable_seq_ = last_seq_;
     recovery_.erase_range(start_of(KeyKind::kFallback), end_of(KeyKind::kFallback));
+    recovery_.erase_range(start_of(KeyKind::kRedo), end_of(KeyKind::kRedo));
     put_durable(recovery_);
     KDFS_CO_TRY(kv_.apply(recovery_));
     KDFS_CO_TRY(co_await kv_.sync());

@@ -77,6 +77,15 @@ Task<Result<StagedWrite>> ChunkStore::stage(ChunkKey key, RecordPtr base, ChunkW
     }
     KDFS_CO_TRY(co_await place(build));
     staged.next_ = std::move(build.next);
+    if (staged.io_.empty()) {
+        co_return std::move(staged);
+    }
+    if (build.write.redo && !has_plain_changes(key)) {
+        staged.redo_ = staged.io_;
+        co_return std::move(staged);
+    }
+    staged.plain_ = true;
+    KDFS_CO_TRY(co_await before_plain_change(key));
     co_return std::move(staged);
 }
 
@@ -291,8 +300,8 @@ Task<Result<bool>> ChunkStore::grow() {
 }
 
 Task<Status> ChunkStore::write_data(StagedWrite& staged) {
-    for (StagedWrite::Io& io : staged.io_) {
-        Status written = co_await slabs_->write(io.extent, std::move(io.data));
+    for (BlockWrite& io : staged.io_) {
+        Status written = co_await slabs_->write(io.extent, std::move(io.data), io_scope_);
         if (!written.ok()) {
             co_return fail(written.error());
         }
@@ -308,7 +317,7 @@ Status ChunkStore::commit(StagedWrite staged) {
     KDFS_CHECK(staged.store_ == this && staged.io_.empty());
     // From here on the blocks belong to the record.
     staged.store_ = nullptr;
-    return apply_record(staged.key_, staged.base_, std::move(staged.next_));
+    return apply_record(staged);
 }
 
 namespace {
@@ -342,9 +351,10 @@ bool same_at(const ChunkRecord* a, const ChunkRecord* b, size_t index) {
 
 }  // namespace
 
-Result<RecordPtr> ChunkStore::clone(const RecordPtr& from, ChunkKey to, RecordPtr base) {
+Task<Result<RecordPtr>> ChunkStore::clone(RecordPtr from, ChunkKey to, RecordPtr base) {
+    KDFS_CO_TRY(co_await before_plain_change(to));
     if (failure_) {
-        return *failure_;
+        co_return *failure_;
     }
     auto next = std::make_shared<ChunkRecord>(*from);
     next->recent.clear();
@@ -360,33 +370,38 @@ Result<RecordPtr> ChunkStore::clone(const RecordPtr& from, ChunkKey to, RecordPt
     for (const Extent& extent : gained.runs()) {
         allocator_->ref(extent);
     }
-    RecordPtr made = next;
-    KDFS_TRY(apply_record(to, base, std::move(next)));
-    return made;
+    StagedWrite staged;
+    staged.key_ = to;
+    staged.base_ = std::move(base);
+    staged.next_ = next;
+    staged.plain_ = true;
+    KDFS_CO_TRY(apply_record(staged));
+    co_return RecordPtr(next);
 }
 
 // Settles what becomes of the blocks that the new record (or none) has no more: those of the
 // record to fall back to are held for it, others have lost a user.
-void ChunkStore::hold_base(ChunkKey key,
-                           const RecordPtr& base,
-                           const ChunkRecord* next,
-                           KvBatch& batch) {
-    auto [place, first_change] = dirty_.try_emplace(key);
+void ChunkStore::hold_base(const StagedWrite& staged, KvBatch& batch) {
+    auto [place, first_change] = dirty_.try_emplace(staged.key_);
     Dirty& dirty = place->second;
-    if (!base) {
+    dirty.plain = dirty.plain || staged.plain_;
+    dirty.redone = dirty.redone || staged.has_redo();
+    const ChunkRecord* base = staged.base_.get();
+    const ChunkRecord* next = staged.next_.get();
+    if (base == nullptr) {
         return;
     }
-    if (first_change) {
+    if (first_change && !staged.has_redo()) {
         dirty.fallback_blocks = base->blocks.size();
         if (next != nullptr) {
             dirty.fallback_seq = base->seq;
-            batch.put(fallback_key(key, base->seq), encode_record(*base));
+            batch.put(fallback_key(staged.key_, base->seq), encode_record(*base));
         }
     }
     Runs held(slabs_->blocks_per_slab());
     Runs lost(slabs_->blocks_per_slab());
     for (size_t i = 0; i < base->blocks.size(); ++i) {
-        if (same_at(base.get(), next, i)) {
+        if (same_at(base, next, i)) {
             continue;
         }
         bool of_fallback = i < dirty.fallback_blocks && !dirty.replaced[i];
@@ -399,116 +414,44 @@ void ChunkStore::hold_base(ChunkKey key,
     }
 }
 
-Status ChunkStore::apply_record(ChunkKey key,
-                                const RecordPtr& base,
-                                std::shared_ptr<ChunkRecord> next) {
+void ChunkStore::put_redo(const StagedWrite& staged, KvBatch& batch) {
+    std::string entry = encode_redo(staged.redo_);
+    redo_.emplace_back(last_seq_, entry.size());
+    redo_bytes_ += entry.size();
+    batch.put(redo_key(last_seq_), std::move(entry));
+}
+
+bool ChunkStore::wants_sync() const {
+    return dirty_.size() > kDirtyChunksMax || redo_bytes_ > kRedoTotalBytesMax ||
+           allocator_->quarantined_blocks() > kQuarantineBytesMax / kBlockBytes;
+}
+
+Status ChunkStore::apply_record(StagedWrite& staged) {
     KvBatch batch;
     last_seq_ += 1;
-    bool existed = base != nullptr || damaged_.erase(key) != 0;
-    hold_base(key, base, next.get(), batch);
-    if (next) {
-        next->seq = last_seq_;
-        batch.put(record_key(key), encode_record(*next));
-    } else {
-        batch.erase(record_key(key));
+    bool existed = staged.base_ != nullptr || damaged_.erase(staged.key_) != 0;
+    hold_base(staged, batch);
+    if (staged.has_redo()) {
+        put_redo(staged, batch);
     }
-    chunks_ += next ? 1 : 0;
+    if (staged.next_) {
+        staged.next_->seq = last_seq_;
+        batch.put(record_key(staged.key_), encode_record(*staged.next_));
+    } else {
+        batch.erase(record_key(staged.key_));
+    }
+    chunks_ += staged.next_ ? 1 : 0;
     chunks_ -= existed ? 1 : 0;
-    cache_.put(key, std::move(next));
+    cache_.put(staged.key_, std::move(staged.next_));
     Status applied = kv_.apply(batch);
     if (!applied.ok()) {
         return fail(applied.error());
     }
     wake_sync_.set();
-    if (dirty_.size() > kDirtyChunksMax ||
-        allocator_->quarantined_blocks() > kQuarantineBytesMax / kBlockBytes) {
+    if (wants_sync()) {
         sync_early_.set();
     }
     return {};
-}
-
-Task<Status> ChunkStore::sync() {
-    uint64_t wanted = last_seq_;
-    while (durable_seq_ < wanted && !failure_) {
-        if (syncing_) {
-            co_await sync_done_.wait();
-        } else {
-            KDFS_CO_TRY(co_await sync_once());
-        }
-    }
-    if (failure_) {
-        co_return *failure_;
-    }
-    co_return Status();
-}
-
-Task<Status> ChunkStore::sync_data() {
-    Status synced = co_await slabs_->sync(io_scope_);
-    if (!synced.ok()) {
-        co_return fail(synced.error());
-    }
-    co_return synced;
-}
-
-Task<Status> ChunkStore::sync_once() {
-    syncing_ = true;
-    sync_done_.reset();
-    uint64_t taken = last_seq_;
-    DirtyMap done = std::exchange(dirty_, {});
-    std::vector<Task<Status>> parts;
-    parts.push_back(slabs_->sync(io_scope_));
-    parts.push_back(kv_.sync());
-    std::vector<Status> results = co_await when_all(io_scope_, std::move(parts));
-    for (Status& result : results) {
-        if (!result.ok()) {
-            (void)fail(result.error());
-        }
-    }
-    if (!failure_) {
-        after_sync(taken, done);
-    }
-    syncing_ = false;
-    sync_done_.set();
-    if (failure_) {
-        co_return *failure_;
-    }
-    co_return Status();
-}
-
-// Changes up to `durable` are on stable storage now, and nothing falls back behind them.
-void ChunkStore::after_sync(uint64_t durable, const DirtyMap& done) {
-    durable_seq_ = durable;
-    KvBatch batch;
-    for (const auto& [key, dirty] : done) {
-        for (const Extent& extent : dirty.held) {
-            allocator_->unref(extent, last_seq_);
-        }
-        if (dirty.fallback_seq != 0) {
-            batch.erase(fallback_key(key, dirty.fallback_seq));
-        }
-    }
-    allocator_->release(durable_seq_);
-    put_durable(batch);
-    // Not synced: a crash that loses it costs open() some checking, nothing else.
-    Status applied = kv_.apply(batch);
-    if (!applied.ok()) {
-        (void)fail(applied.error());
-    }
-}
-
-Task<void> ChunkStore::sync_loop() {
-    while (!stopping_ && !failure_) {
-        if (last_seq_ == durable_seq_) {
-            wake_sync_.reset();
-            co_await wake_sync_.wait();
-            continue;
-        }
-        sync_early_.reset();
-        co_await sync_early_.wait_until(env_.now() + options_.sync_interval);
-        if (!stopping_) {
-            (void)co_await sync();
-        }
-    }
 }
 
 }  // namespace kdfs::storage

@@ -222,6 +222,7 @@ Task<Result<RpcReply>> Replicator::write(RpcRequest request) {
         co_return std::move(admitted).error();
     }
     KDFS_CO_TRY_ASSIGN(job.change, check_write(job.request, request.payload));
+    job.change.redo = job.request.sync() && request.payload.size() <= ChunkStore::kRedoBytesMax;
     job.payload = std::move(request.payload);
     job.key = key_of(job.request.chain(), job.request.chunk());
 
@@ -241,18 +242,18 @@ Task<Result<RpcReply>> Replicator::write(RpcRequest request) {
         co_return seen_from_outside(job.member, reply.error());
     }
     locked.release();
-    Status finished = co_await finish(job.member, job.request.sync());
+    Status finished = co_await finish(job);
     if (!finished.ok()) {
         co_return seen_from_outside(job.member, finished.error());
     }
     co_return RpcReply(encode(*reply));
 }
 
-Task<Status> Replicator::finish(const Member& member, bool sync) {
-    if (sync) {
-        return member.store->sync();
+Task<Status> Replicator::finish(const WriteJob& job) {
+    if (job.request.sync()) {
+        return job.member.store->sync_change(job.key);
     }
-    return member.store->flushed();
+    return job.member.store->flushed();
 }
 
 bool Replicator::is_duplicate(const WriteJob& job) const {
@@ -402,7 +403,7 @@ namespace {
 
 Task<Status> write_local(ChunkStore* store, StagedWrite* staged, bool sync) {
     Status written = co_await store->write_data(*staged);
-    if (written.ok() && sync) {
+    if (written.ok() && sync && !staged->has_redo()) {
         co_return co_await store->sync_data();
     }
     co_return written;

@@ -142,7 +142,7 @@ private:
                                    StagedWrite& staged,
                                    Flight* flight,
                                    Cargo& cargo);
-    Task<Status> finish(const Member& member, bool sync);
+    static Task<Status> finish(const WriteJob& job);
 
     // Until every member further down has the cargo. See the class comment.
     Task<Status> forward(Flight& flight, Cargo& cargo);

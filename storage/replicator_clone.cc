@@ -93,7 +93,7 @@ Task<Status> Replicator::clone_here(const pb::CloneDataRequest& request,
             missing->push_back(pair.index);
             continue;
         }
-        auto made = member.store->clone(*source, to, *base);
+        auto made = co_await member.store->clone(*source, to, *base);
         if (!made.ok()) {
             co_return std::move(made).error();
         }

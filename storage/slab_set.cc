@@ -42,15 +42,15 @@ Task<Status> SlabSet::open() {
         if ((*file)->size() < slab_bytes_) {
             KDFS_CO_TRY(co_await (*file)->allocate(slab_bytes_));
         }
-        files_.push_back(std::move(*file));
+        slabs_.emplace_back().file = std::move(*file);
     }
     co_return Status();
 }
 
 Task<Status> SlabSet::grow() {
-    auto file = co_await disk_.create(slab_name(files_.size()));
+    auto file = co_await disk_.create(slab_name(slabs_.size()));
     if (!file.ok() && file.error().code == Errc::kExists) {
-        file = co_await disk_.open(slab_name(files_.size()));
+        file = co_await disk_.open(slab_name(slabs_.size()));
     }
     if (!file.ok()) {
         co_return std::move(file).error();
@@ -58,12 +58,12 @@ Task<Status> SlabSet::grow() {
     Status allocated = co_await (*file)->allocate(slab_bytes_);
     if (!allocated.ok()) {
         file->reset();
-        (void)co_await disk_.remove(slab_name(files_.size()));
+        (void)co_await disk_.remove(slab_name(slabs_.size()));
         co_return allocated;
     }
-    files_.push_back(std::move(*file));
+    slabs_.emplace_back().file = std::move(*file);
     // Its size must be durable with the first data in it.
-    dirty_.insert(files_.size() - 1);
+    dirty_.insert(slabs_.size() - 1);
     co_return Status();
 }
 
@@ -71,17 +71,37 @@ uint64_t SlabSet::offset_of(const Extent& extent) const {
     return extent.first % blocks_per_slab() * kBlockBytes;
 }
 
-Task<Status> SlabSet::write(Extent extent, BufferChain data) {
+Task<Status> SlabSet::write(Extent extent, BufferChain data, TaskScope& scope) {
     uint64_t slab = extent.first / blocks_per_slab();
+    uint64_t offset = offset_of(extent);
     pad_to_block(data);
-    Status written = co_await files_[slab]->write(offset_of(extent), std::move(data));
+    uint64_t bytes = data.size();
+    Status written = co_await slabs_[slab].file->write(offset, std::move(data));
     // Only a write that completed is covered by the next sync.
     dirty_.insert(slab);
+    if (written.ok()) {
+        note_written(slabs_[slab], offset, bytes, scope);
+    }
     co_return written;
 }
 
+void SlabSet::note_written(Slab& slab, uint64_t offset, uint64_t bytes, TaskScope& scope) {
+    if (offset == slab.run_end) {
+        slab.run_end += bytes;
+    } else if (offset + bytes == slab.run_begin) {
+        slab.run_begin = offset;
+    } else {
+        slab.run_begin = offset;
+        slab.run_end = offset + bytes;
+    }
+    if (slab.run_end - slab.run_begin >= kWritebackBytes) {
+        scope.spawn(slab.file->start_writeback(slab.run_begin, slab.run_end - slab.run_begin));
+        slab.run_begin = slab.run_end;
+    }
+}
+
 Task<Result<Buffer>> SlabSet::read(Extent extent) {
-    File& file = *files_[extent.first / blocks_per_slab()];
+    File& file = *slabs_[extent.first / blocks_per_slab()].file;
     return file.read(offset_of(extent), extent.count * kBlockBytes);
 }
 
@@ -90,7 +110,7 @@ Task<Status> SlabSet::sync(TaskScope& scope) {
     std::set<uint64_t> dirty = std::exchange(dirty_, {});
     std::vector<Task<Status>> syncs;
     for (uint64_t slab : dirty) {
-        syncs.push_back(files_[slab]->sync());
+        syncs.push_back(slabs_[slab].file->sync());
     }
     std::vector<Status> results = co_await when_all(scope, std::move(syncs));
     for (Status& result : results) {
@@ -100,7 +120,7 @@ Task<Status> SlabSet::sync(TaskScope& scope) {
 }
 
 void SlabSet::mark_all_dirty() {
-    for (uint64_t slab = 0; slab < files_.size(); ++slab) {
+    for (uint64_t slab = 0; slab < slabs_.size(); ++slab) {
         dirty_.insert(slab);
     }
 }

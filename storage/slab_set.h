@@ -26,13 +26,14 @@ public:
     Task<Status> open();
     // Makes one more.
     Task<Status> grow();
-    uint64_t count() const { return files_.size(); }
+    uint64_t count() const { return slabs_.size(); }
     uint64_t blocks_per_slab() const { return slab_bytes_ / kBlockBytes; }
     uint64_t slab_bytes() const { return slab_bytes_; }
     bool dirty() const { return !dirty_.empty(); }
 
-    // `data` has extent.count blocks, but the last may be short.
-    Task<Status> write(Extent extent, BufferChain data);
+    // `data` has extent.count blocks, but the last may be short. Long runs of writes start on their
+    // way to the disk before a sync() asks for it, by tasks in `scope`.
+    Task<Status> write(Extent extent, BufferChain data, TaskScope& scope);
     Task<Result<Buffer>> read(Extent extent);
     // Makes every write that completed before this call durable. A failure is final: the caller
     // must stop trusting the target.
@@ -40,11 +41,21 @@ public:
     void mark_all_dirty();
 
 private:
+    // Bytes of the slab written one behind the other that the disk has not begun with.
+    struct Slab {
+        std::unique_ptr<File> file;
+        uint64_t run_begin = 0;
+        uint64_t run_end = 0;
+    };
+    // So long a run is worth a start of its own.
+    static constexpr uint64_t kWritebackBytes = 2 * MiB;
+
     uint64_t offset_of(const Extent& extent) const;
+    void note_written(Slab& slab, uint64_t offset, uint64_t bytes, TaskScope& scope);
 
     Disk& disk_;
     uint64_t slab_bytes_;
-    std::vector<std::unique_ptr<File>> files_;
+    std::vector<Slab> slabs_;
     std::set<uint64_t> dirty_;  // slab numbers
     // A sync waits for one under way, which may have taken over slabs that it must cover.
     AsyncMutex sync_mutex_;

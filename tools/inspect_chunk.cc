@@ -1,7 +1,9 @@
 #include "storage/chunk_record.h"
+#include "storage/redo_entry.h"
 #include "tools/inspect.h"
 
 #include <cstdio>
+#include <vector>
 
 namespace kdfs::tools {
 
@@ -37,11 +39,26 @@ std::string record_text(const storage::ChunkRecord& record) {
     return text;
 }
 
+Result<std::string> redo_text(std::string_view key, std::string_view value) {
+    KDFS_TRY_ASSIGN(uint64_t seq, storage::decode_redo_key(key));
+    KDFS_TRY_ASSIGN(std::vector<storage::BlockWrite> writes, storage::decode_redo(value));
+    std::string text = "blocks of change " + std::to_string(seq) + ", for a crash\n";
+    for (const storage::BlockWrite& write : writes) {
+        text += "  " + std::to_string(write.data.size()) + " bytes for " +
+                std::to_string(write.extent.count) + " blocks from " +
+                std::to_string(write.extent.first) + "\n";
+    }
+    return text;
+}
+
 }  // namespace
 
 Result<std::string> chunk_record_text(std::string_view key, std::string_view value) {
     if (!key.empty() && key[0] == static_cast<char>(storage::KeyKind::kMeta)) {
         return "target's own record\n  " + bytes_text(value, kBytesShown) + "\n";
+    }
+    if (!key.empty() && key[0] == static_cast<char>(storage::KeyKind::kRedo)) {
+        return redo_text(key, value);
     }
     KDFS_TRY_ASSIGN(storage::ChunkKey chunk, storage::decode_key(key));
     KDFS_TRY_ASSIGN(storage::ChunkRecord record, storage::decode_record(value));

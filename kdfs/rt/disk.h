@@ -23,6 +23,9 @@ public:
     // crash may leave any part of it, torn at 512 bytes, in any order with other writes. kNoSpace
     // when full.
     virtual Task<Status> write(uint64_t offset, BufferChain data) = 0;
+    // Lets the disk begin with what was written of a range, ahead of a sync() that will need it.
+    // Promises nothing; an error shows in that sync().
+    virtual Task<void> start_writeback(uint64_t offset, uint64_t size) = 0;
     // Makes every write that completed before this call durable, and the file's size.
     virtual Task<Status> sync() = 0;
     // Reserves and extends to `size` bytes, reading as zeros; never shrinks.

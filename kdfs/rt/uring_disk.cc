@@ -52,6 +52,10 @@ public:
         co_return Status();
     }
 
+    Task<void> start_writeback(uint64_t offset, uint64_t size) override {
+        (void)co_await ring_.start_writeback(fd_, offset, size);
+    }
+
     Task<Status> sync() override {
         int64_t done = co_await ring_.sync(fd_, UringQueue::SyncKind::kData);
         if (done < 0) {

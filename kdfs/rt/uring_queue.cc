@@ -2,6 +2,7 @@
 
 #include "kdfs/rt/sync.h"
 
+#include <fcntl.h>
 #include <liburing.h>
 
 #include <algorithm>
@@ -18,7 +19,7 @@ constexpr size_t kVectorsMax = 512;
 }  // namespace
 
 struct UringQueue::Operation {
-    enum class Kind { kRead, kWrite, kSync, kAllocate };
+    enum class Kind { kRead, kWrite, kWriteback, kSync, kAllocate };
     Kind kind = Kind::kRead;
     int fd = -1;
     int mode = 0;
@@ -122,6 +123,15 @@ Task<int64_t> UringQueue::sync(int fd, SyncKind kind) {
     return run(std::move(operation));
 }
 
+Task<int64_t> UringQueue::start_writeback(int fd, uint64_t offset, uint64_t size) {
+    auto operation = std::make_shared<Operation>();
+    operation->kind = Operation::Kind::kWriteback;
+    operation->fd = fd;
+    operation->offset = offset;
+    operation->size = size;
+    return run(std::move(operation));
+}
+
 Task<int64_t> UringQueue::allocate(int fd, int mode, uint64_t offset, uint64_t size) {
     auto operation = std::make_shared<Operation>();
     operation->kind = Operation::Kind::kAllocate;
@@ -165,6 +175,13 @@ void UringQueue::prepare(Operation& operation) {
             break;
         case Operation::Kind::kWrite:
             io_uring_prep_writev(entry, operation.fd, first, count, operation.offset);
+            break;
+        case Operation::Kind::kWriteback:
+            io_uring_prep_sync_file_range(entry,
+                                          operation.fd,
+                                          static_cast<unsigned>(operation.size),
+                                          operation.offset,
+                                          SYNC_FILE_RANGE_WRITE);
             break;
         case Operation::Kind::kSync:
             io_uring_prep_fsync(entry, operation.fd, static_cast<unsigned>(operation.mode));

@@ -34,6 +34,8 @@ public:
     enum class SyncKind { kData, kAll };
     // 0 or a negative errno.
     Task<int64_t> sync(int fd, SyncKind kind);
+    // sync_file_range(2) that only starts the writing: 0 or a negative errno.
+    Task<int64_t> start_writeback(int fd, uint64_t offset, uint64_t size);
     // fallocate(2) with `mode`: 0 or a negative errno.
     Task<int64_t> allocate(int fd, int mode, uint64_t offset, uint64_t size);
 

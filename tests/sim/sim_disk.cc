@@ -45,6 +45,8 @@ public:
         medium_->end_change(change);
         co_return Status();
     }
+    Task<void> start_writeback(uint64_t, uint64_t) override { co_return; }
+
     Task<Status> sync() override {
         uint64_t sync = medium_->begin_sync();
         co_await sleep_for(env_.scheduler(), operation_time(env_, 0) * 5);

@@ -1,5 +1,6 @@
 #include "kdfs/base/checksum.h"
 #include "storage/chunk_record.h"
+#include "storage/redo_entry.h"
 
 #include <gtest/gtest.h>
 
@@ -104,6 +105,47 @@ TEST(ChunkRecordTest, KeysSortByChainThenFileThenIndex) {
     EXPECT_EQ(*decode_key(fallback_key(high, 12)), high);
     EXPECT_FALSE(decode_key("Cshort").ok());
     EXPECT_FALSE(decode_key(record_key(high) + "x").ok());
+}
+
+std::vector<BlockWrite> sample_writes() {
+    BlockWrite whole;
+    whole.extent = {7, 2};
+    whole.data.append(Buffer::copy_of(std::string(5000, 'a')));
+    whole.data.append(Buffer::copy_of(std::string(2 * kBlockBytes - 5000, 'b')));
+    BlockWrite tail;
+    tail.extent = {4096, 1};
+    tail.data.append(Buffer::copy_of(std::string("short")));
+    return {whole, tail};
+}
+
+TEST(RedoEntryTest, ReadsWhatItWrote) {
+    std::vector<BlockWrite> writes = sample_writes();
+
+    auto decoded = decode_redo(encode_redo(writes));
+
+    ASSERT_TRUE(decoded.ok());
+    ASSERT_EQ(decoded->size(), 2u);
+    for (size_t i = 0; i < 2; ++i) {
+        EXPECT_EQ((*decoded)[i].extent, writes[i].extent);
+        EXPECT_EQ((*decoded)[i].data.flatten().view(), writes[i].data.flatten().view());
+    }
+    auto seq = decode_redo_key(redo_key(77));
+    ASSERT_TRUE(seq.ok());
+    EXPECT_EQ(*seq, 77u);
+    EXPECT_FALSE(decode_redo_key(record_key(ChunkKey())).ok());
+    EXPECT_LT(redo_key(255), redo_key(256));
+}
+
+TEST(RedoEntryTest, AnyDamageIsAnError) {
+    std::string bytes = encode_redo(sample_writes());
+    for (size_t size = 0; size < bytes.size(); size += 37) {
+        EXPECT_FALSE(decode_redo(std::string_view(bytes).substr(0, size)).ok());
+    }
+    for (size_t at = 0; at < bytes.size(); at += at < 64 ? 1 : 37) {
+        std::string damaged = bytes;
+        damaged[at] = static_cast<char>(damaged[at] ^ 4);
+        EXPECT_FALSE(decode_redo(damaged).ok()) << "byte " << at;
+    }
 }
 
 }  // namespace

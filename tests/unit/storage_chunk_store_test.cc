@@ -119,7 +119,7 @@ Task<void> clone_all(ChunkStore& store) {
     co_await expect_change(store, key_of(1, 0), change_of(pb::WRITE_DATA, 0, text));
     uint64_t free = store.allocator().free_blocks();
     auto from = co_await store.find(key_of(1, 0));
-    EXPECT_TRUE(store.clone(*from, key_of(2, 0), nullptr).ok());
+    EXPECT_TRUE((co_await store.clone(*from, key_of(2, 0), nullptr)).ok());
     EXPECT_EQ(store.allocator().free_blocks(), free);
 
     co_await expect_change(store, key_of(1, 0), change_of(pb::WRITE_DATA, 5, "changed"));
@@ -132,10 +132,10 @@ Task<void> clone_all(ChunkStore& store) {
     // Once more over what it shares already.
     co_await expect_change(store, key_of(2, 0), change_of(pb::WRITE_DATA, 9000, "changed"));
     auto source = co_await store.find(key_of(2, 0));
-    EXPECT_TRUE(store.clone(*source, key_of(3, 0), nullptr).ok());
+    EXPECT_TRUE((co_await store.clone(*source, key_of(3, 0), nullptr)).ok());
     co_await expect_change(store, key_of(3, 0), change_of(pb::WRITE_DATA, 20000, "x"));
     auto target = co_await store.find(key_of(3, 0));
-    EXPECT_TRUE(store.clone(*source, key_of(3, 0), *target).ok());
+    EXPECT_TRUE((co_await store.clone(*source, key_of(3, 0), *target)).ok());
     EXPECT_TRUE((co_await store.sync()).ok());
     EXPECT_TRUE((co_await store.sync()).ok());
     co_await check_space(store);
@@ -274,8 +274,10 @@ Task<void> clone_chunk(ChunkStore& store, Histories& all, ChunkKey from, ChunkKe
     auto base = co_await store.find(to);
     EXPECT_TRUE(source.ok() && base.ok());
     if (*source) {
-        all[to].later.push_back(all[from].newest());
-        EXPECT_TRUE(store.clone(*source, to, *base).ok());
+        std::optional<std::string> content = all[from].newest();
+        auto made = co_await store.clone(*source, to, *base);
+        EXPECT_TRUE(made.ok());
+        all[to].later.push_back(content);
         size_t states = all[to].later.size();
         EXPECT_TRUE((co_await store.flushed()).ok());
         all[to].flushed = std::max(all[to].flushed, states);
@@ -296,6 +298,7 @@ Task<void> sync_own(ChunkStore& store, Histories& all, uint64_t worker) {
 
 Task<void> work(ChunkStore& store, Histories& all, uint64_t worker, uint64_t seed) {
     Random random(seed);
+    uint64_t synced_percent = random.below(3) * 45;
     for (;;) {
         ChunkKey key = key_of(worker, random.below(4));
         uint64_t what = random.below(20);
@@ -308,6 +311,8 @@ Task<void> work(ChunkStore& store, Histories& all, uint64_t worker, uint64_t see
             continue;
         }
         ChunkWrite write = random_change(random);
+        bool synced = random.below(100) < synced_percent;
+        write.redo = synced && random.below(8) != 0;
         std::optional<std::string> next = all[key].newest();
         apply_to(next, write);
         all[key].later.push_back(next);
@@ -318,6 +323,11 @@ Task<void> work(ChunkStore& store, Histories& all, uint64_t worker, uint64_t see
             continue;
         }
         size_t states = all[key].later.size();
+        if (synced) {
+            EXPECT_TRUE((co_await store.sync_change(key)).ok());
+            all[key].sync_up_to(states);
+            continue;
+        }
         EXPECT_TRUE((co_await store.flushed()).ok());
         all[key].flushed = std::max(all[key].flushed, std::min(states, all[key].later.size()));
     }
@@ -373,6 +383,38 @@ void crash_rounds(uint64_t seed) {
         world.boot();
         world.run(check_after_crash(world.store(), all, power_cut));
         world.node().kill();
+    }
+}
+
+// A small change synced by itself; then a large one that nobody syncs; then the power goes.
+Task<void> lose_what_follows(ChunkStore& store, std::string small, std::string large) {
+    co_await expect_change(store, key_of(1, 0), change_of(pb::WRITE_DATA, 0, large));
+    EXPECT_TRUE((co_await store.sync()).ok());
+    ChunkWrite write = change_of(pb::WRITE_DATA, kBlockBytes, small);
+    write.redo = true;
+    co_await expect_change(store, key_of(1, 0), std::move(write));
+    EXPECT_TRUE((co_await store.sync_change(key_of(1, 0))).ok());
+    co_await expect_change(store, key_of(1, 0), change_of(pb::WRITE_DATA, 0, large));
+    EXPECT_TRUE((co_await store.flushed()).ok());
+}
+
+TEST(ChunkStoreTest, SmallSyncedChangeSurvivesALargeOneThatIsLost) {
+    for (uint64_t seed = 1; seed <= 20; ++seed) {
+        SCOPED_TRACE("seed " + std::to_string(seed));
+        StoreWorld world(seed);
+        Random random(seed);
+        std::string small = random_text(random, kBlockBytes);
+        std::string large = random_text(random, 20 * kBlockBytes);
+        std::string both = large;
+        both.replace(kBlockBytes, small.size(), small);
+        world.boot();
+        world.run(lose_what_follows(world.store(), small, large));
+        world.node().cut_power();
+        world.boot();
+        Histories all;
+        all[key_of(1, 0)].synced = both;
+        all[key_of(1, 0)].later.emplace_back(large);
+        world.run(check_after_crash(world.store(), all, true));
     }
 }
 
