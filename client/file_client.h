@@ -76,6 +76,8 @@ public:
     static constexpr Duration kSyncedTimesAge = std::chrono::seconds(1);
     static constexpr Duration kBackgroundTurn = std::chrono::milliseconds(250);
     static constexpr size_t kRunsPerFileMax = 64;
+    // How long a recall waits for a change of our own that makes writing futile.
+    static constexpr Duration kOwnChangeWait = std::chrono::seconds(20);
     static constexpr size_t kReleaseBatch = 256;
     // Up to this many runs fsync() has synced one by one; beyond, it syncs the chains afterwards.
     static constexpr size_t kSyncRunsMax = 4;
@@ -246,6 +248,7 @@ private:
     // recall.cc
     pb::ReleaseOne returned(Inode& inode, const pb::RecallRequest& request, bool was_exclusive);
     void lose_lease(Inode& inode);
+    Task<void> await_own_change(InodeRef inode);
 
     Env& env_;
     ClientOptions options_;

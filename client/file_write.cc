@@ -48,6 +48,7 @@ Task<Result<Opened>> FileClient::open(InodeId ino, OpenOptions options) {
     ask.reset();
     if (empties && known) {
         --known->holds;
+        known->flight_done.pulse();
         pump(known);
     }
     if (!reply.ok()) {

@@ -7,7 +7,7 @@
 namespace kdfs::client {
 
 // Keeps new writes of a file from starting, so that none reaches the chunks after they were given
-// up for collection; waits for none that a recall forces out.
+// up for collection. A recall forces them out after a while.
 class FileClient::Hold {
 public:
     explicit Hold(FileClient& client, InodeRef inode) : client_(client), inode_(std::move(inode)) {
@@ -23,6 +23,7 @@ public:
     // Lets writes go on.
     void end() {
         if (inode_ && --inode_->holds == 0) {
+            inode_->flight_done.pulse();
             client_.pump(inode_);
         }
         inode_.reset();

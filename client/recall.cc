@@ -47,6 +47,7 @@ Task<pb::RecallReply> FileClient::recall(pb::RecallRequest request) {
         }
     }
     if (was_exclusive || inode->dirty()) {
+        co_await await_own_change(inode);
         ++inode->forces;
         co_await drain(inode);
         --inode->forces;
@@ -58,6 +59,17 @@ Task<pb::RecallReply> FileClient::recall(pb::RecallRequest request) {
     inode->giving_back = false;
     *reply.mutable_released() = returned(*inode, request, was_exclusive);
     co_return reply;
+}
+
+// Waits for a truncation or removal of our own that is under way: once the server has done it, what
+// is dirty must not reach the chunks any more. The holder of the exclusive lease waits for nobody
+// when it truncates. A removal may wait for another client, and that one for this recall: then it
+// has not happened yet, and after kOwnChangeWait what is dirty is written.
+Task<void> FileClient::await_own_change(InodeRef inode) {
+    TimePoint until = env_.now() + kOwnChangeWait;
+    while (inode->holds != 0 && inode->dirty() && env_.now() < until) {
+        co_await inode->flight_done.wait_until(until);
+    }
 }
 
 // The answer to a recall, once everything dirty is in the chunks.
@@ -89,14 +101,16 @@ pb::ReleaseOne FileClient::returned(Inode& inode,
 std::vector<pb::HeldLease> FileClient::held() {
     std::vector<pb::HeldLease> out;
     for (const InodeRef& inode : cache_.sorted()) {
-        bool nothing = inode->lease == pb::LEASE_NONE && inode->opens == 0;
+        // A file without a name lives, with what is dirty of it, until the server is told.
+        bool open = inode->opens != 0 || (inode->server_open && inode->attr.nlink() == 0);
+        bool nothing = inode->lease == pb::LEASE_NONE && !open;
         if (nothing && !inode->meta_dirty() && !inode->giving_back) {
             continue;
         }
         pb::HeldLease one;
         one.set_ino(inode->ino.value);
         one.set_mode(inode->giving_back ? pb::LEASE_EXCLUSIVE : inode->lease);
-        one.set_open(inode->opens != 0);
+        one.set_open(open);
         one.set_lease_seq(inode->lease_seq);
         one.set_cut(inode->attr.cut());
         one.set_change(inode->attr.change());
