@@ -87,6 +87,24 @@ std::string FuseBridge::library_version() { return fuse_pkgversion(); }
 Status FuseBridge::mount(const FuseMountOptions& options, FileClient& client) {
     client_ = &client;
     mount_point_ = options.mount_point;
+    KDFS_TRY(prepare_ring(options.io_uring));
+    KDFS_TRY(attach(options));
+    KDFS_TRY(carry_replies(options.io_uring));
+    int fd = fuse_session_fd(session_);
+    int flags = fcntl(fd, F_GETFL);
+    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0) {
+        return cannot_mount(mount_point_, errno);
+    }
+    fresh_buffer();
+    auto watch = reactor_.watch_readable(fd, [this] { on_readable(); });
+    if (!watch.ok()) {
+        return std::move(watch).error();
+    }
+    watch_ = std::move(*watch);
+    return {};
+}
+
+Status FuseBridge::attach(const FuseMountOptions& options) {
     std::string option_text = mount_options(options);
     std::string program = "kdfs-fuse";
     std::string dash_o = "-o";
@@ -104,17 +122,6 @@ Status FuseBridge::mount(const FuseMountOptions& options, FileClient& client) {
         return cannot_mount(mount_point_, error_number);
     }
     mounted_ = true;
-    int fd = fuse_session_fd(session_);
-    int flags = fcntl(fd, F_GETFL);
-    if (flags < 0 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) != 0) {
-        return cannot_mount(mount_point_, errno);
-    }
-    fresh_buffer();
-    auto watch = reactor_.watch_readable(fd, [this] { on_readable(); });
-    if (!watch.ok()) {
-        return std::move(watch).error();
-    }
-    watch_ = std::move(*watch);
     return {};
 }
 
@@ -182,12 +189,14 @@ bool FuseBridge::read_one() {
         }
         return false;
     }
-    fuse_buf request{};
-    request.mem = buffer_.data;
-    request.size = static_cast<size_t>(got);
-    fuse_session_process_buf(session_, &request);
-    if (initialised_ && !read_ahead_raised_) {
-        read_ahead_raised_ = true;
+    std::span<std::byte> message(buffer_.data, static_cast<size_t>(got));
+    bool first = !initialised_;
+    if (first) {
+        look_at_init(message);
+    }
+    process(message);
+    if (first && initialised_) {
+        start_ring();
         raise_kernel_read_ahead();
     }
     if (fuse_session_exited(session_) != 0) {
@@ -196,6 +205,13 @@ bool FuseBridge::read_one() {
         return false;
     }
     return true;
+}
+
+void FuseBridge::process(std::span<std::byte> message) {
+    fuse_buf request{};
+    request.mem = message.data();
+    request.size = message.size();
+    fuse_session_process_buf(session_, &request);
 }
 
 // The kernel reads ahead 128 KiB unless told otherwise, which means small requests. Only root may
@@ -222,6 +238,9 @@ void FuseBridge::raise_kernel_read_ahead() {
 
 Task<void> FuseBridge::quiesce(TimePoint until) {
     watch_.reset();
+    if (ring_) {
+        ring_->pause();
+    }
     constexpr Duration kLook = std::chrono::milliseconds(10);
     while (scope_->running() > 0 && reactor_.now() < until) {
         co_await sleep_for(reactor_, kLook);
@@ -232,13 +251,14 @@ void FuseBridge::unmount() {
     watch_.reset();
     if (mounted_) {
         mounted_ = false;
-        fuse_session_unmount(session_);
+        leave_mount();
     }
     ended_.set();
 }
 
 void FuseBridge::attributes(InodeId ino) {
     if (mounted_ && initialised_) {
+        hand_over_replies();
         fuse_lowlevel_notify_inval_inode(session_, ino.value, -1, 0);
     }
 }
@@ -247,6 +267,7 @@ void FuseBridge::names() {
     if (!mounted_ || !initialised_ || !can_forget_names_) {
         return;
     }
+    hand_over_replies();
     NotifyHeader header{sizeof(NotifyHeader), kForgetNames, 0};
     ssize_t written = ::write(fuse_session_fd(session_), &header, sizeof header);
     KDFS_CHECK(written == sizeof header || errno == ENODEV || errno == ENOTCONN);
@@ -255,7 +276,7 @@ void FuseBridge::names() {
 Buffer FuseBridge::payload(const char* data, size_t size) const {
     auto* bytes = reinterpret_cast<std::byte*>(const_cast<char*>(data));
     bool copied_anyway = size < WriteBuffer::kCopyBytes;
-    if (copied_anyway || size >= kStealBytes) {
+    if (!payload_in_ring_ && (copied_anyway || size >= kStealBytes)) {
         return Buffer::wrap(buffer_.owner, bytes, size);
     }
     return Buffer::copy_of(std::span<const std::byte>(bytes, size));

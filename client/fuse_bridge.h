@@ -2,6 +2,8 @@
 
 #include "client/dir_stream.h"
 #include "client/file_client.h"
+#include "client/fuse_uring.h"
+#include "client/mount_options.h"
 #include "kdfs/rt/reactor.h"
 #include "kdfs/rt/sync.h"
 
@@ -18,17 +20,21 @@ struct FuseMountOptions {
     std::string mount_point;
     std::string source;  // what mount(8) shows
     bool read_only = false;
+    RingUse io_uring = RingUse::kAuto;
     std::vector<std::string> extra;  // other options of mount(8), such as noexec
 };
 
-// A FileClient as a mounted file system. Requests are read from the FUSE device on the loop and
-// answered there: at once where the cache has the answer, else by a coroutine each.
+// A FileClient as a mounted file system. Requests come by the FUSE device or over io_uring and are
+// answered on the loop: at once where the cache has the answer, else by a coroutine each. libfuse
+// takes requests apart and puts replies together; their bytes are carried here.
 //
-// Coherence: the kernel keeps attributes and pages while this client has a lease, names while it
-// has the directory's and the kernel can forget all names at once (protocol 7.44); a recall makes
-// it forget before the lease goes back. Timeouts are decided in the turn in which the answer is
-// given to the kernel.
-// Memory: the payload of a large write is kept as it lies in the request's buffer.
+// Coherence: a notification never overtakes a reply that was given before it. The kernel keeps
+// attributes and pages while this client has a lease, names while it has the directory's and the
+// kernel can forget all names at once (protocol 7.44); a recall makes it forget before the lease
+// goes back. Timeouts are decided in the turn in which the answer is given to the kernel.
+//
+// Memory: the payload of a large write is kept as it lies in the request's buffer if it came by
+// the device, and copied if it came over io_uring.
 //
 // One loop. `reactor` and `log` outlive this; `client` does from mount() on.
 class FuseBridge final : public Invalidator {
@@ -48,7 +54,7 @@ public:
     Status mount(const FuseMountOptions& options, FileClient& client);
     // Set once the file system is no longer mounted, by whomever.
     Event& ended() { return ended_; }
-    // Reads no more requests, waits for those under way up to `until`.
+    // Takes no more requests, waits for those under way up to `until`.
     Task<void> quiesce(TimePoint until);
     void unmount();
     // Forgets requests that will not end any more. Before the client goes.
@@ -98,8 +104,21 @@ private:
         std::byte* data = nullptr;
     };
 
+    // fuse_bridge_ring.cc: the two ways of requests and replies.
+    Status prepare_ring(RingUse use);
+    Status carry_replies(RingUse use);
+    void look_at_init(std::span<const std::byte> request);
+    void start_ring();
+    void log_transport();
+    void take_from_ring(std::span<std::byte> message);
+    ssize_t send(int fd, std::span<iovec> parts);
+    void hand_over_replies();
+    void leave_mount();
+
+    Status attach(const FuseMountOptions& options);
     void on_readable();
     bool read_one();
+    void process(std::span<std::byte> message);
     void fresh_buffer();
     Buffer payload(const char* data, size_t size) const;
     void fail(fuse_req_t req, const Error& error);
@@ -145,12 +164,17 @@ private:
     bool mounted_ = false;
     bool can_forget_names_ = false;
     bool initialised_ = false;
-    bool read_ahead_raised_ = false;
     RequestBuffer buffer_;
     std::map<uint64_t, std::shared_ptr<DirStream>> directories_;
     uint64_t next_directory_ = 1;
     Event ended_;
     std::unique_ptr<FdWatch> watch_;
+    // Nothing if requests come by the device only; then the reason.
+    std::unique_ptr<FuseUring> ring_;
+    std::string no_ring_because_;
+    uint64_t init_unique_ = 0;  // while the reply to INIT is to accept the ring
+    bool ring_accepted_ = false;
+    bool payload_in_ring_ = false;  // of the request that is being taken apart
     std::unique_ptr<TaskScope> scope_;
 };
 

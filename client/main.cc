@@ -148,6 +148,7 @@ Task<Status> Mount::start() {
     mount.mount_point = options_.mount_point;
     mount.source = options_.client.mds_address;
     mount.read_only = options_.read_only;
+    mount.io_uring = options_.io_uring;
     mount.extra = options_.system;
     Status mounted = bridge_->mount(mount, *client_);
     if (mounted.ok()) {

@@ -24,6 +24,7 @@ constexpr std::array kSpecs = {
     Spec{"read-ahead", "BYTES", "read ahead of a sequential reader, 0 for none (default 8M)"},
     Spec{"cache-inodes", "COUNT", "files remembered with their attributes (default 100000)"},
     Spec{"node-name", "NAME", "this machine as `kdfs status` calls it, to prefer its disks"},
+    Spec{"io-uring", "auto|on|off", "requests over io_uring: if possible, else no mount, or never"},
     Spec{"log-file", "FILE", "where to log instead of standard error"},
     Spec{"option", "OPTION", "an option of mount(8) for the kernel, such as noexec"},
     Spec{"help", "", "this text"},
@@ -81,6 +82,19 @@ Status set_number(const std::string& name, const std::string& text, ClientOption
     return {};
 }
 
+Result<RingUse> parse_ring_use(const std::string& text) {
+    if (text == "auto") {
+        return RingUse::kAuto;
+    }
+    if (text == "on") {
+        return RingUse::kOn;
+    }
+    if (text == "off") {
+        return RingUse::kOff;
+    }
+    return invalid("--io-uring '" + text + "': must be auto, on or off");
+}
+
 Status set_option(const std::string& name, const std::string& value, MountOptions& out) {
     if (name == "mds") {
         out.client.mds_address = value;
@@ -96,10 +110,12 @@ Status set_option(const std::string& name, const std::string& value, MountOption
         out.client.node_name = value;
     } else if (name == "log-file") {
         out.log_file = value;
+    } else if (name == "io-uring") {
+        KDFS_TRY_ASSIGN(out.io_uring, parse_ring_use(value));
     } else if (name == "option") {
         if (value.starts_with("io_uring")) {
             // libfuse would answer requests on threads of its own; see docs/decisions.md.
-            return invalid("option '" + value + "': kdfs-fuse does not use FUSE over io_uring");
+            return invalid("option '" + value + "' is libfuse's own: use --io-uring on");
         }
         out.system.push_back(value);
     } else if (name == "help") {
@@ -142,6 +158,11 @@ void translate(const std::string& option, std::vector<std::string>& out) {
     std::string name = option.substr(0, equals);
     if (name == "key") {
         name = "cluster-key";
+    }
+    if (name == "io_uring" || name == "io-uring") {
+        out.emplace_back("--io-uring");
+        out.push_back(equals == std::string::npos ? "on" : option.substr(equals + 1));
+        return;
     }
     bool mounts_own =
         std::find(kForMountOnly.begin(), kForMountOnly.end(), name) != kForMountOnly.end() ||

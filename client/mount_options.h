@@ -9,6 +9,10 @@
 
 namespace kdfs::client {
 
+// Whether the kernel's requests come over io_uring (see fuse_uring.h): if it can be, or not at all,
+// or else there is no mount.
+enum class RingUse { kAuto, kOff, kOn };
+
 // The command line of kdfs-fuse.
 struct MountOptions {
     ClientOptions client;
@@ -17,6 +21,7 @@ struct MountOptions {
     std::string log_file;
     bool foreground = false;
     bool read_only = false;
+    RingUse io_uring = RingUse::kAuto;
     std::vector<std::string> system;  // options of mount(8) for the kernel, such as noexec
     bool help = false;
     bool version = false;

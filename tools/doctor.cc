@@ -280,7 +280,7 @@ Finding check_fuse_uring(const DoctorPaths& paths) {
     }
     return {"FUSE over io_uring",
             Grade::kWarn,
-            "switched off in the kernel; small operations are faster with it",
+            "switched off in the kernel; with it small requests cost less and large ones more",
             "as root: echo Y > " + paths.fuse_uring +
                 "; for good: echo 'options fuse enable_uring=1' > /etc/modprobe.d/kdfs.conf (fuse "
                 "in the kernel itself: boot with fuse.enable_uring=1); then mount again"};

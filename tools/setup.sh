@@ -68,7 +68,7 @@ if [ -n "$missing" ]; then
     fi
 fi
 
-# A libfuse new enough for FUSE over io_uring where the system's is older; kdfs runs without it.
+# A libfuse with all that kdfs-fuse can use, where the system's is older; kdfs runs without it.
 if [ -x tools/setup_libfuse.sh ]; then
     tools/setup_libfuse.sh
 fi

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# setup_libfuse.sh: gives the build a libfuse >= 3.18 (epoch notifications, io_uring, statx) where
-# the system's is older.
+# setup_libfuse.sh: gives the build a libfuse >= 3.18 (epoch notifications, statx) that lets a
+# program carry the replies itself ("custom io", which kdfs-fuse needs for FUSE over io_uring),
+# where the system's is older or was built without it.
 # Builds Debian's own newer source package into a private prefix; the system's libfuse is left as
 # it is.
 # Idempotent; needs root. On any failure it says why in one line and exits 0: the build then uses
@@ -27,15 +28,46 @@ give_up() {
   exit 0
 }
 at_least() { [ -n "$1" ] && dpkg --compare-versions "$1" ge "$min"; }
+# custom_io [PKGCONFIG_DIR]: true if the libfuse found there (else the system's) is built with it.
+custom_io() {
+  local dir source flags ok=1
+  dir=$(mktemp -d /var/tmp/setup_libfuse.XXXXXX) || return 1
+  source=$dir/try.c
+  cat > "$source" <<'C'
+#define _FILE_OFFSET_BITS 64
+#define FUSE_USE_VERSION 314
+#include <fuse_lowlevel.h>
+#include <fcntl.h>
+static ssize_t send(int fd, struct iovec *v, int n, void *u) {
+    return fd + n + (v != 0) + (u != 0);
+}
+static ssize_t receive(int fd, void *p, size_t n, void *u) {
+    return fd + n + (p != 0) + (u != 0);
+}
+int main(void) {
+    static const struct fuse_lowlevel_ops ops;
+    static const struct fuse_custom_io io = {.writev = send, .read = receive};
+    char *words[] = {"try", 0};
+    struct fuse_args args = FUSE_ARGS_INIT(1, words);
+    struct fuse_session *session = fuse_session_new(&args, &ops, sizeof ops, 0);
+    return session == 0 || fuse_session_custom_io(session, &io, open("/dev/null", O_RDWR)) != 0;
+}
+C
+  # shellcheck disable=SC2086
+  flags=$(PKG_CONFIG_PATH=${1:-} pkg-config --cflags --libs fuse3 2>/dev/null) &&
+    cc -o "$dir/try" "$source" $flags 2>/dev/null && "$dir/try" 2>/dev/null && ok=0
+  rm -rf "$dir"
+  return $ok
+}
 
 system=$(pkg-config --modversion fuse3 2>/dev/null || true)
 private=$(PKG_CONFIG_LIBDIR=$pcdir PKG_CONFIG_PATH='' \
   pkg-config --modversion fuse3 2>/dev/null || true)
 if [ -z "$examples" ] || [ -x "$examples/passthrough_hp" ]; then
-  if at_least "$private"; then
+  if at_least "$private" && custom_io "$pcdir"; then
     echo "setup_libfuse: libfuse $private is already in $prefix"; exit 0
   fi
-  if at_least "$system"; then
+  if [ -z "$private" ] && at_least "$system" && custom_io; then
     echo "setup_libfuse: the system's libfuse is $system, nothing to do"; exit 0
   fi
 fi
@@ -97,7 +129,10 @@ src=$(find "$work/src" -mindepth 1 -maxdepth 1 -type d | head -1)
 
 options=(--buildtype=release --libdir=lib -Db_ndebug=false -Dutils=false -Dtests=false
   -Duseroot=false)
-if ! at_least "$private"; then
+if ! at_least "$private" || ! custom_io "$pcdir"; then
+  if grep -qs enable-custom-io "$src"/meson_options.txt "$src"/meson.options; then
+    options+=(-Denable-custom-io=true)
+  fi
   # Built aside and swapped in whole, so that a failure never leaves half a prefix.
   meson setup "$work/build" "$src" --prefix="$prefix" "${options[@]}" \
     -Dexamples=false >"$log" 2>&1 &&

@@ -139,11 +139,15 @@ void Reactor::turn() {
     // A few rounds, because a completed file operation or a flush often makes more work at once.
     constexpr int kRoundsMax = 4;
     for (int round = 0; round < kRoundsMax && !stopping_; ++round) {
+        if (turn_handler_ != nullptr) {
+            turn_handler_->on_turn();
+        }
         run_ready();
         run_flushes();
         ring_->submit();
         ring_->reap();
-        if (ready_.empty() && !ring_->unsubmitted()) {
+        bool more = turn_handler_ != nullptr && turn_handler_->has_more();
+        if (ready_.empty() && !ring_->unsubmitted() && !more) {
             break;
         }
     }

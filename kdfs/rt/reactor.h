@@ -36,6 +36,19 @@ protected:
     ~FlushHandler() = default;
 };
 
+// Asked in each round of a turn, before what was posted runs: for a source of events that shows in
+// memory, so that a look costs no system call. It also watches a descriptor, because the loop
+// blocks when nothing is there.
+class TurnHandler {
+public:
+    virtual void on_turn() = 0;
+    // Something is there for another round at once.
+    virtual bool has_more() const = 0;
+
+protected:
+    ~TurnHandler() = default;
+};
+
 class Reactor;
 
 // Keeps one file descriptor watched; stops when it goes, which may be inside the callback. The
@@ -110,6 +123,9 @@ public:
     // Takes back a request. To be called before a handler with a request goes.
     void forget_flush(FlushHandler& handler);
 
+    // At most one; nullptr takes it away. It outlives its registration.
+    void set_turn_handler(TurnHandler* handler) { turn_handler_ = handler; }
+
     UringQueue& ring() { return *ring_; }
 
 private:
@@ -136,6 +152,7 @@ private:
     TimerQueue timers_;
     std::vector<Function<void()>> ready_;
     std::vector<Function<void()>> running_;
+    TurnHandler* turn_handler_ = nullptr;
     std::vector<FlushHandler*> flushes_;
     std::vector<FlushHandler*> flushing_;
     std::vector<WatchSlot> watches_;

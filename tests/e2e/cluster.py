@@ -246,13 +246,14 @@ class Cluster:
     def key_file(self):
         return self.state / "cluster.key"
 
-    def second_mount(self, name="mnt2"):
-        """Mounts the cluster once more, at `base`/`name`; gives the path. Ends with the cluster."""
+    def second_mount(self, name="mnt2", options=()):
+        """Mounts the cluster once more, at `base`/`name`, with more `options` of kdfs-fuse; gives
+        the path. Ends with the cluster."""
         path = self.base / name
         path.mkdir(exist_ok=True)
         log = open(self.state / f"log/{name}.log", "ab")
         words = ["--mds", self.mds_address(), "--cluster-key", str(self.key_file())]
-        words += ["--mount", str(path), "--node-name", "storage-2", "--foreground"]
+        words += ["--mount", str(path), "--node-name", "storage-2", "--foreground", *options]
         process = subprocess.Popen(
             [program("kdfs-fuse"), *words],
             stdin=subprocess.DEVNULL,

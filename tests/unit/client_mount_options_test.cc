@@ -54,11 +54,22 @@ TEST(MountOptionsTest, MountHelperMeansTheSame) {
     EXPECT_FALSE(options->read_only);
 }
 
-TEST(MountOptionsTest, FuseOverIoUringIsRefused) {
+TEST(MountOptionsTest, IoUringIsUsedIfPossibleUnlessToldOtherwise) {
+    EXPECT_EQ(parse_mount_options(with({}))->io_uring, RingUse::kAuto);
+    EXPECT_EQ(parse_mount_options(with({"--io-uring=off"}))->io_uring, RingUse::kOff);
+    EXPECT_FALSE(parse_mount_options(with({"--io-uring", "maybe"})).ok());
+    for (const char* option : {"io_uring", "io_uring=on", "io-uring=on"}) {
+        auto words = from_mount_helper({"h:1", "/m", "-o", std::string("key=/k,noexec,") + option});
+        ASSERT_TRUE(words.ok()) << option;
+        EXPECT_EQ(parse_mount_options(*words)->io_uring, RingUse::kOn) << option;
+    }
+}
+
+TEST(MountOptionsTest, LibfusesOwnRingIsRefused) {
     auto options = parse_mount_options(with({"--option", "io_uring"}));
 
     ASSERT_FALSE(options.ok());
-    EXPECT_NE(options.error().detail.find("io_uring"), std::string::npos);
+    EXPECT_NE(options.error().detail.find("--io-uring"), std::string::npos);
 }
 
 TEST(MountOptionsTest, MountHelperTakesReadOnly) {
