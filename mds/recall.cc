@@ -12,7 +12,12 @@ Task<void> Recaller::recall(std::vector<Conflict> conflicts) {
     std::vector<std::shared_ptr<Call>> calls;
     calls.reserve(conflicts.size());
     for (const Conflict& c : conflicts) {
-        calls.push_back(join(c));
+        std::shared_ptr<Call> call = join(c);
+        if (!call->awaited && !call->done.is_set()) {
+            call->awaited = true;
+            contest(c.session);
+        }
+        calls.push_back(std::move(call));
     }
     for (const std::shared_ptr<Call>& call : calls) {
         co_await call->done.wait();
@@ -52,7 +57,7 @@ Task<void> Recaller::run(Key key, std::shared_ptr<Call> call) {
             state_.leases->drop(key.second, key.first);
             break;
         }
-        session->contested = true;
+        session->contested = session->contested || call->awaited;
         if (state_.env.now() >= give_up_at) {
             give_up(key.second);
         }
@@ -67,6 +72,29 @@ Task<void> Recaller::run(Key key, std::shared_ptr<Call> call) {
     }
     calls_.erase(key);
     call->done.set();
+    if (call->awaited) {
+        settle(key.second);
+    }
+}
+
+void Recaller::contest(SessionId session) {
+    ++awaited_[session];
+    if (Session* found = state_.sessions.find(session)) {
+        found->contested = true;
+    }
+}
+
+void Recaller::settle(SessionId session) {
+    auto waits = awaited_.find(session);
+    if (--waits->second != 0) {
+        return;
+    }
+    awaited_.erase(waits);
+    Session* found = state_.sessions.find(session);
+    if (found != nullptr && found->resumed) {
+        // Nobody is in its way any more.
+        found->contested = false;
+    }
 }
 
 Task<bool> Recaller::ask(Key key,

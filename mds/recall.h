@@ -36,12 +36,13 @@ public:
     Task<void> recall(std::vector<Conflict> conflicts);
     // Whether the session is being asked for this inode.
     bool asking(InodeId ino, SessionId session) const { return calls_.contains(Key(ino, session)); }
-    // The same without waiting.
+    // The same without waiting: the sessions keep the courtesy of those in whose way nobody is.
     void start(const std::vector<Conflict>& conflicts);
 
 private:
     struct Call {
         pb::LeaseMode keep = pb::LEASE_NONE;
+        bool awaited = false;
         Event done;
     };
     using Key = std::pair<InodeId, SessionId>;
@@ -49,6 +50,9 @@ private:
     std::shared_ptr<Call> join(const Conflict& conflict);
     bool stands(const Key& key, pb::LeaseMode keep) const;
     Task<void> run(Key key, std::shared_ptr<Call> call);
+    // An operation began or ended to wait for the session.
+    void contest(SessionId session);
+    void settle(SessionId session);
     // One question. Whether it was answered.
     Task<bool> ask(Key key,
                    std::shared_ptr<Call> call_state,
@@ -58,6 +62,8 @@ private:
     State& state_;
     Take take_;
     std::map<Key, std::shared_ptr<Call>> calls_;
+    // Awaited calls per session.
+    std::map<SessionId, size_t> awaited_;
     TaskScope scope_;
 };
 

@@ -216,6 +216,15 @@ public:
         }
         co_return decode<pb::EndSessionReply>(reply->body)->ended();
     }
+    Task<Result<int>> count_sessions() {
+        pb::StatusRequest request;
+        RpcCall call(MessageType::kStatus, encode(request), deadline());
+        auto reply = co_await channel_.call(std::move(call));
+        if (!reply.ok()) {
+            co_return std::move(reply).error();
+        }
+        co_return decode<pb::StatusReply>(reply->body)->sessions_size();
+    }
     uint64_t next_seq() { return ++seq_; }
     void set_dirty_size(uint64_t ino, uint64_t size) { sizes_[ino] = size; }
     void set_name(std::string name) { name_ = std::move(name); }
@@ -437,6 +446,27 @@ TEST_P(MdsServerTest, AClientThatIsGoneIsFencedAndItsSizesAreFoundInTheChunks) {
     ASSERT_TRUE(seen.ok()) << seen.error().to_string();
     EXPECT_EQ(seen->attr().size(), 12345U);
     EXPECT_EQ(seen->grant().mode(), pb::LEASE_READ);
+}
+
+TEST_P(MdsServerTest, ASilentSessionKeepsItsPlaceOnceWhatOthersWantedIsGivenBack) {
+    open(0);
+    open(1);
+    auto made = meta(0, create(0, "f"));
+    ASSERT_TRUE(made.ok());
+    auto seen = meta(1, getattr(made->attr().ino()));
+    ASSERT_TRUE(seen.ok()) << seen.error().to_string();
+    ASSERT_GE(client(0).recalls(), 1U);
+    clients_[0]->cut_power();
+
+    pass(std::chrono::seconds(30));
+
+    auto count = run_on(*clients_[1], client(1).count_sessions());
+    ASSERT_TRUE(count && count->ok()) << (count ? count->error().to_string() : "no answer");
+    EXPECT_EQ(**count, 2);
+    pass(std::chrono::seconds(60));
+    count = run_on(*clients_[1], client(1).count_sessions());
+    ASSERT_TRUE(count && count->ok()) << (count ? count->error().to_string() : "no answer");
+    EXPECT_EQ(**count, 1);
 }
 
 TEST_P(MdsServerTest, ARestartedServerLetsNobodyInBeforeTheHoldersAreBack) {
