@@ -104,7 +104,8 @@ public:
             return written;
         }
         static const std::vector<char> zeros(kZeroBytes, '\0');
-        written = write_at(size_, Slice(zeros.data(), zeros.size()));
+        // If there is no room for them, only speed is lost.
+        (void)write_at(size_, Slice(zeros.data(), zeros.size()));
         zeroed_ = size_ + zeros.size();
         return written;
     }
