@@ -169,6 +169,7 @@ private:
     };
     class Hold;
     class NotOpen;
+    class OpenAsk;
     // While a request to open a file for writing is under way.
     class WriteAsk {
     public:

@@ -1,6 +1,7 @@
 // Writing: what FileClient does with data from the application until it is buffered, and fsync.
 
 #include "client/file_client.h"
+#include "client/hold.h"
 #include "kdfs/proto/layout.h"
 
 #include <sys/stat.h>
@@ -17,6 +18,7 @@ Task<Result<Opened>> FileClient::open(InodeId ino, OpenOptions options) {
         co_await known->flight_done.wait();
         known = cache_.find(ino);
     }
+    OpenAsk asking(cache_.get(ino));
     // A file without a name lives by its open handles, so the server has to know of each.
     bool named = known && known->attr.nlink() != 0;
     if (named && !options.truncate && usable(*known, pb::LEASE_READ)) {

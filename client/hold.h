@@ -41,6 +41,18 @@ private:
     InodeRef inode_;
 };
 
+// While the server is asked to open an inode, nobody may tell it that it is not open here.
+class FileClient::OpenAsk {
+public:
+    explicit OpenAsk(InodeRef inode) : inode_(std::move(inode)) { ++inode_->open_asks; }
+    ~OpenAsk() { --inode_->open_asks; }
+    OpenAsk(const OpenAsk&) = delete;
+    OpenAsk& operator=(const OpenAsk&) = delete;
+
+private:
+    InodeRef inode_;
+};
+
 // While the server is told that an inode is not open here, nobody may open it here without asking.
 class FileClient::NotOpen {
 public:

@@ -46,6 +46,7 @@ struct Inode {
     size_t write_asks = 0;
 
     uint64_t opens = 0;
+    size_t open_asks = 0;  // requests to open it that are under way
     // This client made the file, has had it under the exclusive lease ever since and sent nothing
     // of it to the chunks.
     bool unwritten = false;
@@ -87,6 +88,8 @@ struct Inode {
 
     std::list<Inode*>::iterator age;  // in the cache's list
 
+    // Neither open here nor about to be.
+    bool closed() const { return opens == 0 && open_asks == 0; }
     bool dirty() const { return buffer && !buffer->empty(); }
     bool meta_dirty() const { return size_dirty || times_dirty; }
 };

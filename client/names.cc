@@ -209,7 +209,7 @@ Task<Status> FileClient::rmdir(InodeId parent, std::string name) {
 Task<Status> FileClient::remove(InodeId parent, std::string name, bool directory) {
     InodeRef child = known_child(parent, name);
     InodeRef dying;
-    if (child && !directory && child->attr.nlink() == 1 && child->opens == 0) {
+    if (child && !directory && child->attr.nlink() == 1 && child->closed()) {
         dying = child;
     }
     Hold hold(*this, dying);
@@ -219,7 +219,7 @@ Task<Status> FileClient::remove(InodeId parent, std::string name, bool directory
     op.set_parent(parent.value);
     op.set_name(name);
     op.set_directory(directory);
-    if (child && child->opens != 0) {
+    if (child && !child->closed()) {
         child.reset();
     }
     NotOpen not_open(child);
@@ -282,7 +282,7 @@ Task<Status> FileClient::rename(pb::Rename op) {
     }
     InodeRef dying;
     InodeRef closed;
-    if (replaced && replaced->opens == 0 && replaced != moved) {
+    if (replaced && replaced->closed() && replaced != moved) {
         closed = replaced;
         op.set_not_open_ino(replaced->ino.value);
         if (replaced->attr.nlink() == 1) {
