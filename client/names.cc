@@ -227,6 +227,9 @@ Task<Status> FileClient::remove(InodeId parent, std::string name, bool directory
     if (child && child == dying && dying->unwritten) {
         op.set_unwritten_lease_seq(dying->lease_seq);
     }
+    if (dying && usable(*dying, pb::LEASE_EXCLUSIVE)) {
+        op.set_size(dying->attr.size());
+    }
     auto reply = co_await call(std::move(request));
     not_open.end();
     if (!reply.ok()) {
@@ -292,6 +295,9 @@ Task<Status> FileClient::rename(pb::Rename op) {
     NotOpen not_open(closed);
     Hold hold(*this, dying);
     co_await hold.quiet();
+    if (dying && usable(*dying, pb::LEASE_EXCLUSIVE)) {
+        op.set_size(dying->attr.size());
+    }
     pb::MetaRequest request;
     *request.mutable_rename() = std::move(op);
     auto reply = co_await call(std::move(request));

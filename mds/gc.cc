@@ -122,6 +122,28 @@ std::vector<DeadData> Gc::batch_after(DataId after) const {
 }
 
 Task<Status> Gc::collect(DeadData dead) {
+    const auto& sessions = state_.sessions.all();
+    auto lingering = lingering_.find(dead.data);
+    if (lingering != lingering_.end() && state_.env.now() < lingering->second.until &&
+        !sessions.empty() && sessions.begin()->first <= lingering->second.newest) {
+        co_return Error(Errc::kBusy, "the file's writers may still be there");
+    }
+    bool last = dead.size_bytes < kEndUnknown || lingering != lingering_.end();
+    DataId data = dead.data;
+    KDFS_CO_TRY(co_await remove_everywhere(std::move(dead)));
+    if (!last) {
+        Lingering entry;
+        entry.until = state_.env.now() + state_.sessions.lease() * kLingerLeases;
+        if (!state_.sessions.all().empty()) {
+            entry.newest = state_.sessions.all().rbegin()->first;
+        }
+        lingering_.emplace(data, entry);
+        co_return Error(Errc::kBusy, "the file's writers may still be there");
+    }
+    co_return Status();
+}
+
+Task<Status> Gc::remove_everywhere(DeadData dead) {
     std::shared_ptr<const ClusterMap> map = state_.manager.map();
     const pb::ChainTable* table = map->table(dead.layout.table());
     if (table == nullptr) {
@@ -131,14 +153,11 @@ Task<Status> Gc::collect(DeadData dead) {
     uint64_t pieces_per_chunk = dead.layout.chunk_bytes() / piece_bytes(dead.layout);
     uint64_t chunks = (dead.size_bytes + dead.layout.chunk_bytes() - 1) / dead.layout.chunk_bytes();
     uint64_t stripes = chains_of_file(dead.layout, *table, kFileBytesMax).size();
-    for (uint64_t stripe = 0; stripe < stripes; ++stripe) {
+    for (uint64_t stripe = 0; stripe < std::min(stripes, chunks); ++stripe) {
         ChainId chain = chain_of_piece(dead.layout, *table, stripe * pieces_per_chunk);
         auto removed = co_await state_.storage->remove_data(chain, dead.data, 0, deadline);
         if (!removed.ok()) {
             co_return std::move(removed).error();
-        }
-        if (stripe >= chunks && *removed == 0) {
-            break;
         }
     }
     co_return Status();
@@ -157,6 +176,7 @@ Task<Status> Gc::finish(std::vector<DataId> collected) {
         if (done.ok()) {
             for (DataId data : collected) {
                 queue_.erase(data);
+                lingering_.erase(data);
             }
             co_return Status();
         }

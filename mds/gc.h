@@ -12,12 +12,13 @@ namespace kdfs::mds {
 // Removes the chunks of files that are gone, in the background. The queue is in the store; an entry
 // leaves it when every chain confirmed, so what a crash leaves is taken up by the next life. The
 // entries are kept in memory too, because looking for them in the store means stepping over all
-// that were finished lately. Chains are visited in stripe order: those the size tells of, then on
-// until one had nothing, because an owner that never reported its size wrote from the start.
+// that were finished lately. If nobody may have written beyond the size a file was queued with,
+// only the chains that the size tells of are visited. Else all are, and once more when no session
+// is left that may still have a write to it on its way, or after kLingerLeases session leases.
 // Whoever removes many files goes first: collection starts kGather after the first is there, or
 // when kGatherMax are, and goes kBatch at a time.
-// Bounds: kBatch files at once, kQueueMax in memory (the others wait in the store); a failed one is
-// tried again kRetryDelay later.
+// Bounds: kBatch files at once, kQueueMax in memory (the others wait in the store, also for those
+// that linger); a failed one is tried again kRetryDelay later.
 class Gc {
 public:
     static constexpr size_t kBatch = 64;
@@ -27,6 +28,8 @@ public:
     static constexpr size_t kGatherMax = 4096;
     static constexpr Duration kRetryDelay = std::chrono::seconds(1);
     static constexpr Duration kAttempt = std::chrono::seconds(10);
+    // A client whose writes are still under way so long after has been shut out.
+    static constexpr int kLingerLeases = Sessions::kCourtesyLeases + 1;
 
     // `state` outlives this.
     explicit Gc(State& state)
@@ -45,7 +48,14 @@ private:
     Task<Result<std::vector<DeadData>>> stored(DataId after);
     std::vector<DeadData> batch_after(DataId after) const;
     Task<Status> collect(DeadData dead);
+    Task<Status> remove_everywhere(DeadData dead);
     Task<Status> finish(std::vector<DataId> collected);
+
+    // A file whose chunks are gone, but may come again.
+    struct Lingering {
+        TimePoint until;
+        SessionId newest;  // session there was
+    };
 
     State& state_;
     std::map<DataId, DeadData> queue_;
@@ -54,6 +64,7 @@ private:
     bool unread_ = true;
     bool unread_again_ = false;
     DataId read_to_;
+    std::map<DataId, Lingering> lingering_;
     Event work_;
     Event hurry_;
     TaskScope scope_;

@@ -220,10 +220,22 @@ bool LeaseTable::holds_exclusive(SessionId session, InodeId ino) const {
     return mine && mine->mode == pb::LEASE_EXCLUSIVE && !mine->returned;
 }
 
-std::vector<InodeId> LeaseTable::exclusives(SessionId session) const {
+bool LeaseTable::written_by_other(SessionId session, InodeId ino) const {
+    auto entry = inodes_.find(ino);
+    if (entry == inodes_.end()) {
+        return false;
+    }
+    const auto& holders = entry->second.holders;
+    return std::any_of(holders.begin(), holders.end(), [&](const auto& holder) {
+        return holder.first != session &&
+               (holder.second.mode == pb::LEASE_EXCLUSIVE || holder.second.writer);
+    });
+}
+
+std::vector<InodeId> LeaseTable::written(SessionId session) const {
     std::vector<InodeId> out;
     for (InodeId ino : inodes(session)) {
-        if (holds_exclusive(session, ino)) {
+        if (holds_exclusive(session, ino) || holding(session, ino)->writer) {
             out.push_back(ino);
         }
     }

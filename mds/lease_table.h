@@ -99,8 +99,10 @@ public:
     bool is_open(InodeId ino) const;
     bool open_by_other(SessionId session, InodeId ino) const;
     bool holds_exclusive(SessionId session, InodeId ino) const;
-    // In inode order.
-    std::vector<InodeId> exclusives(SessionId session) const;
+    // Another session may be writing to the file's chunks.
+    bool written_by_other(SessionId session, InodeId ino) const;
+    // What it may be writing to, in inode order.
+    std::vector<InodeId> written(SessionId session) const;
     std::vector<InodeId> inodes(SessionId session) const;
     size_t lease_count(SessionId session) const;
     size_t open_count(SessionId session) const;

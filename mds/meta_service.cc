@@ -217,6 +217,9 @@ OpContext MetaService::context_of(const pb::MetaRequest& request, const Session&
                    state_.leases->holding(id, ino)->lease_seq == lease_seq;
         };
     }
+    context.written_by_other = [this, id = session.id](InodeId ino) {
+        return state_.leases->written_by_other(id, ino);
+    };
     return context;
 }
 
@@ -449,6 +452,9 @@ Task<Result<pb::MetaReply>> MetaService::take_release(SessionId session, pb::Met
     context.holds_exclusive = [this, session, &request](InodeId ino) {
         return state_.leases->holds_exclusive(session, ino) &&
                speaks_of_current(session, request.release(), ino);
+    };
+    context.written_by_other = [this, session](InodeId ino) {
+        return state_.leases->written_by_other(session, ino);
     };
     while (true) {
         KvBatch batch;

@@ -1,6 +1,7 @@
 #include "mds/namespace.h"
 
 #include "kdfs/base/check.h"
+#include "kdfs/base/codec.h"
 #include "mds/ops.h"
 #include "mds/schema.h"
 #include "mds/view.h"
@@ -140,7 +141,8 @@ Result<bool> Namespace::release_orphan(InodeId ino, KvBatch& batch) {
         return false;
     }
     KDFS_TRY_ASSIGN(Inode * inode, view.inode(ino));
-    KDFS_TRY_ASSIGN(bool freed, free_orphan(view, *inode));
+    // Who had it open may have ended badly.
+    KDFS_TRY_ASSIGN(bool freed, free_orphan(view, *inode, kEndUnknown));
     view.commit(batch);
     return freed;
 }
@@ -186,6 +188,34 @@ Status Namespace::finish_dead_data(const std::vector<DataId>& finished, KvBatch&
         }
     }
     view.commit(batch);
+    return {};
+}
+
+std::string Namespace::forgotten_ends_key() {
+    return std::string(1, static_cast<char>(Table::kManager)) + "ends";
+}
+
+Status Namespace::forget_ends(KvBatch& batch) {
+    View view(*this);
+    KDFS_TRY_ASSIGN(Counters counters, view.read_counters());
+    ends_forgotten_below_ = DataId(counters.next_id);
+    std::string record;
+    Writer out(record);
+    out.u8(kRecordFormat);
+    out.u64(counters.next_id);
+    batch.put(forgotten_ends_key(), std::move(record));
+    return {};
+}
+
+Status Namespace::restore_ends(std::string_view stored) {
+    Reader in(stored);
+    uint8_t format = in.u8();
+    DataId below(in.u64());
+    if (!in.done() || format != kRecordFormat) {
+        return Error(Errc::kCorrupt,
+                     "the record of forgotten file ends is damaged: run `kdfs fsck`");
+    }
+    ends_forgotten_below_ = below;
     return {};
 }
 

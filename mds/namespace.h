@@ -39,7 +39,12 @@ struct OpContext {
     // True if that lease is the exclusive one and nobody asked for it back: what `session` said
     // about the file when it sent the request still holds. Null if the request says nothing.
     std::function<bool(InodeId, uint64_t lease_seq)> lease_stands;
+    // True if another session may be writing to its chunks. Null: nobody is.
+    std::function<bool(InodeId)> written_by_other;
 };
+
+// The end of a file whose writers may have written further than they said.
+inline constexpr uint64_t kEndUnknown = kFileBytesMax;
 
 // Bytes of a file beyond its new end that the chunks may still hold.
 struct Trim {
@@ -55,7 +60,7 @@ struct Trim {
 struct DeadData {
     DataId data;
     pb::Layout layout;
-    uint64_t size_bytes = 0;  // as last reported; chunks beyond it may exist
+    uint64_t size_bytes = 0;  // no chunks are beyond it; kEndUnknown: anywhere
 };
 
 // What an applied request means for the server besides its reply.
@@ -161,6 +166,13 @@ public:
     // Takes those that are in the queue out of it.
     Status finish_dead_data(const std::vector<DataId>& finished, KvBatch& batch);
 
+    // Somebody who may have written went without saying how far: from the next removal on, the data
+    // of any file there is now may end anywhere.
+    Status forget_ends(KvBatch& batch);
+    // What forget_ends() stored, given back at a start.
+    Status restore_ends(std::string_view stored);
+    static std::string forgotten_ends_key();
+
     // Trims that were begun and not finished, in inode order. At a start they are executed before
     // anybody may read or write.
     Result<std::vector<Trim>> trims(uint64_t entries_max);
@@ -193,6 +205,7 @@ private:
     // Effective policy by directory; emptied whenever a policy or a directory's place changes.
     std::map<InodeId, pb::Policy> policy_cache_;
     OpContext dry_context_;
+    DataId ends_forgotten_below_;
 };
 
 }  // namespace kdfs::mds

@@ -70,12 +70,17 @@ enum class Fate : uint8_t {
 };
 // Takes one name from `inode` (a directory: the only one); the last one decides its fate.
 // Needs load_counters(). True if it is an orphan now.
-bool drop_name(View& view, Inode& inode, Fate fate, WallTime now);
-// Removes the inode and, if it may have some, queues its data. Needs load_counters().
-void free_inode(View& view, Inode& inode, Fate fate = Fate::kCollect);
+bool drop_name(View& view, Inode& inode, Fate fate, uint64_t end_bytes, WallTime now);
+// Removes the inode and, if it may have some, queues its data, which ends at `end_bytes`. Needs
+// load_counters().
+void free_inode(View& view, Inode& inode, Fate fate, uint64_t end_bytes);
 // True if the inode had no name and is freed now. The caller knows that nobody has it open.
-Result<bool> free_orphan(View& view, Inode& inode);
-void queue_dead_data(View& view, const Inode& inode);
+Result<bool> free_orphan(View& view, Inode& inode, uint64_t end_bytes);
+void queue_dead_data(View& view, const Inode& inode, uint64_t end_bytes);
+// Where the inode's data ends for certain, kEndUnknown if a writer may not have said so.
+uint64_t known_end(const Inode& inode, const OpContext& context);
+// The same when it goes by a request that may tell what its exclusive holder wrote.
+uint64_t known_end(const Inode& inode, const OpContext& context, std::optional<uint64_t> told);
 
 // Attributes of policies by their xattr names: "kdfs.width", also below user. and trusted.
 bool is_policy_name(std::string_view name);

@@ -34,9 +34,11 @@ Status check_resize(View& view, const Inode& inode, uint64_t size) {
 
 void resize(View& view, Inode& inode, uint64_t size, const OpContext& context) {
     if (size == 0) {
-        // An exclusive holder may have written chunks without having told the size yet.
-        if (inode.size != 0 || context.holds_exclusive(inode.ino)) {
-            queue_dead_data(view, inode);
+        // An exclusive holder may have written chunks without having told the size yet; when it
+        // cuts the file itself, it has told it.
+        uint64_t end_bytes = known_end(inode, context);
+        if (end_bytes != 0 || context.holds_exclusive(inode.ino) || view.end_forgotten(inode)) {
+            queue_dead_data(view, inode, end_bytes);
             inode.data = DataId(view.next_id());
         }
     } else if (size < inode.size) {

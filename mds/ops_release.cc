@@ -23,21 +23,21 @@ Status release_one(View& view, const pb::ReleaseOne& item, const OpContext& cont
     view.touch(inode->ino, Access::kChange);
     KDFS_TRY(take_dirty_state(view, *inode, dirty, context.now));
     if (!item.still_open() && !context.is_open(inode->ino)) {
-        KDFS_TRY(free_orphan(view, *inode));
+        KDFS_TRY(free_orphan(view, *inode, known_end(*inode, context)));
     }
     return {};
 }
 
 }  // namespace
 
-Result<bool> free_orphan(View& view, Inode& inode) {
+Result<bool> free_orphan(View& view, Inode& inode, uint64_t end_bytes) {
     if (inode.nlink != 0) {
         return false;
     }
     KDFS_TRY(view.load_counters());
     view.erase_key(orphan_key(inode.ino));
     --view.change_counts().orphans;
-    free_inode(view, inode);
+    free_inode(view, inode, Fate::kCollect, end_bytes);
     return true;
 }
 

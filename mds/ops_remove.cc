@@ -31,16 +31,28 @@ Fate fate_of(const pb::Remove& op, const Inode& child, const OpContext& context)
 
 }  // namespace
 
-void queue_dead_data(View& view, const Inode& inode) {
-    DeadData dead{inode.data, inode.layout, inode.size};
+uint64_t known_end(const Inode& inode, const OpContext& context) {
+    bool unknown = context.written_by_other && context.written_by_other(inode.ino);
+    return unknown ? kEndUnknown : inode.size;
+}
+
+uint64_t known_end(const Inode& inode, const OpContext& context, std::optional<uint64_t> told) {
+    if (context.holds_exclusive && context.holds_exclusive(inode.ino)) {
+        return told ? std::max(inode.size, *told) : kEndUnknown;
+    }
+    return known_end(inode, context);
+}
+
+void queue_dead_data(View& view, const Inode& inode, uint64_t end_bytes) {
+    DeadData dead{inode.data, inode.layout, view.end_forgotten(inode) ? kEndUnknown : end_bytes};
     view.put(dead_data_key(inode.data), encode(dead));
     ++view.change_counts().gc_queued;
     view.effects().died.push_back(std::move(dead));
 }
 
-void free_inode(View& view, Inode& inode, Fate fate) {
+void free_inode(View& view, Inode& inode, Fate fate, uint64_t end_bytes) {
     if (inode.is_regular() && fate != Fate::kHasNoData) {
-        queue_dead_data(view, inode);
+        queue_dead_data(view, inode, end_bytes);
     }
     if (inode.xattr_bytes != 0) {
         view.erase_range(xattr_key(inode.ino, {}), xattrs_end(inode.ino));
@@ -49,14 +61,14 @@ void free_inode(View& view, Inode& inode, Fate fate) {
     view.erase(inode);
 }
 
-bool drop_name(View& view, Inode& inode, Fate fate, WallTime now) {
+bool drop_name(View& view, Inode& inode, Fate fate, uint64_t end_bytes, WallTime now) {
     view.change(inode, now);
     inode.nlink = inode.is_directory() || inode.nlink == 0 ? 0 : inode.nlink - 1;
     if (inode.nlink != 0) {
         return false;
     }
     if (fate != Fate::kOrphan) {
-        free_inode(view, inode, fate);
+        free_inode(view, inode, fate, end_bytes);
         return false;
     }
     if (inode.is_directory()) {
@@ -82,7 +94,9 @@ Reply op_remove(View& view, const pb::Remove& op, const OpContext& context) {
     change_directory(view, *parent, -1, context.now);
     parent->nlink -= child->is_directory() ? 1 : 0;
     pb::MetaReply reply;
-    reply.set_orphaned(drop_name(view, *child, fate, context.now));
+    std::optional<uint64_t> told = op.has_size() ? std::optional(op.size()) : std::nullopt;
+    uint64_t end_bytes = known_end(*child, context, told);
+    reply.set_orphaned(drop_name(view, *child, fate, end_bytes, context.now));
     fill_attr(*child, *reply.mutable_attr());
     fill_attr(*parent, *reply.mutable_parent());
     return reply;

@@ -183,7 +183,9 @@ Reply op_rename(View& view, const pb::Rename& op, const OpContext& context) {
             bool keep_orphan =
                 op.not_open_ino() != at.target->ino.value || context.is_open(at.target->ino);
             Fate fate = keep_orphan ? Fate::kOrphan : Fate::kCollect;
-            reply.set_orphaned(drop_name(view, *at.target, fate, context.now));
+            std::optional<uint64_t> told = op.has_size() ? std::optional(op.size()) : std::nullopt;
+            uint64_t end_bytes = known_end(*at.target, context, told);
+            reply.set_orphaned(drop_name(view, *at.target, fate, end_bytes, context.now));
         }
     }
     fill_reply(at, reply);

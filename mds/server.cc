@@ -52,6 +52,11 @@ Task<Status> Server::start() {
     state_.begin_life(life);
     KDFS_CO_TRY(co_await state_.manager.start());
     KDFS_CO_TRY(co_await format_namespace());
+    KDFS_CO_TRY_ASSIGN(std::optional<std::string> ends,
+                       co_await get_loaded(state_.store, Namespace::forgotten_ends_key()));
+    if (ends) {
+        KDFS_CO_TRY(state_.space.restore_ends(*ends));
+    }
     KDFS_CO_TRY(co_await state_.log.durable());
     KDFS_CO_TRY(co_await sessions_.start());
     KDFS_CO_TRY(co_await trimmer_.start());

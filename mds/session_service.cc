@@ -405,6 +405,8 @@ Task<void> SessionService::expire(SessionId id) {
         .with("session", id)
         .with("name", session->name)
         .with("leases", state_.leases->lease_count(id));
+    // What a session that never came back to this life of the server was writing to is not known.
+    bool known = session->resumed;
     state_.sessions_changed.pulse();
     SessionId floor = state_.sessions.floor(SessionId(next_session_));
     Status fenced = co_await state_.manager.fence(id, floor);
@@ -420,7 +422,13 @@ Task<void> SessionService::expire(SessionId id) {
             .with("session", id)
             .with("cause", recovered.error().to_string());
     }
-    Status dropped = co_await meta_.drop_session(id);
+    Status dropped;
+    if (!recovered.ok() || !known) {
+        dropped = co_await forget_ends();
+    }
+    if (dropped.ok()) {
+        dropped = co_await meta_.drop_session(id);
+    }
     if (dropped.ok()) {
         dropped = co_await erase(id);
     }
@@ -431,8 +439,23 @@ Task<void> SessionService::expire(SessionId id) {
     }
 }
 
+Task<Status> SessionService::forget_ends() {
+    while (true) {
+        KvBatch batch;
+        Status forgotten = state_.space.forget_ends(batch);
+        if (forgotten.ok()) {
+            KDFS_CO_TRY(state_.log.append(batch));
+            co_return Status();
+        }
+        if (forgotten.error().code != Errc::kWouldBlock) {
+            co_return forgotten;
+        }
+        KDFS_CO_TRY(co_await load_missing(state_));
+    }
+}
+
 Task<Status> SessionService::recover_sizes(SessionId id) {
-    std::vector<InodeId> inodes = state_.leases->exclusives(id);
+    std::vector<InodeId> inodes = state_.leases->written(id);
     Status first;
     for (size_t begin = 0; begin < inodes.size() && !state_.stopping; begin += kRecoveriesAtOnce) {
         std::vector<Task<Status>> tasks;

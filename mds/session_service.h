@@ -63,6 +63,7 @@ private:
     Task<void> look_for_expired();
     Task<void> sweep_orphans();
     Task<void> expire(SessionId id);
+    Task<Status> forget_ends();
     Task<Status> recover_sizes(SessionId id);
     Task<Status> recover_size(InodeId ino);
     Task<Result<uint64_t>> end_of_data(pb::Attr attr);

@@ -71,6 +71,11 @@ public:
     std::map<InodeId, pb::Policy>& policies() { return space_.policy_cache_; }
     void forget_policies() { forget_policies_ = true; }
 
+    // The inode may have data that nobody has told of; see Namespace::forget_ends().
+    bool end_forgotten(const Inode& inode) const {
+        return inode.data < space_.ends_forgotten_below_;
+    }
+
     // Hands everything to `batch`.
     void commit(KvBatch& batch);
 

@@ -233,6 +233,60 @@ TEST(NamespaceTest, UnlinkedFileIsQueuedForCollection) {
     EXPECT_TRUE(tree.fsck().clean());
 }
 
+TEST(NamespaceTest, ARemovedFileEndsAtItsSizeUnlessAWriterMayNotHaveSaidHowFarItWrote) {
+    TestTree tree;
+    tree.make(kRootInode, "known");
+    InodeId told = tree.make(kRootInode, "told");
+    InodeId untold = tree.make(kRootInode, "untold");
+    InodeId shared = tree.make(kRootInode, "shared");
+    InodeId cut = tree.make(kRootInode, "cut");
+    ASSERT_TRUE(tree.set_size(cut, 77).ok());
+    tree.exclusive = {told, untold, cut};
+    tree.written_by_other = {shared};
+
+    ASSERT_TRUE(tree.unlink(kRootInode, "known").ok());
+    pb::MetaRequest request;
+    request.mutable_remove()->set_parent(kRootInode.value);
+    request.mutable_remove()->set_name("told");
+    request.mutable_remove()->set_not_open_ino(told.value);
+    request.mutable_remove()->set_size(4711);
+    ASSERT_EQ(outcome(tree.run(request)), "ok");
+    ASSERT_TRUE(tree.unlink(kRootInode, "untold").ok());
+    ASSERT_TRUE(tree.unlink(kRootInode, "shared").ok());
+    ASSERT_TRUE(tree.set_size(cut, 0).ok());
+
+    auto dead = tree.space.dead_data(DataId(), 10);
+    ASSERT_EQ(dead->size(), 5U);
+    EXPECT_EQ((*dead)[0].size_bytes, 0U);
+    EXPECT_EQ((*dead)[1].size_bytes, 4711U);
+    EXPECT_EQ((*dead)[2].size_bytes, kEndUnknown);
+    EXPECT_EQ((*dead)[3].size_bytes, kEndUnknown);
+    EXPECT_EQ((*dead)[4].size_bytes, 77U);
+    EXPECT_TRUE(tree.fsck().clean());
+}
+
+TEST(NamespaceTest, ForgottenEndsHoldForTheFilesThereAreAlsoAfterARestart) {
+    TestTree tree;
+    tree.make(kRootInode, "old");
+    KvBatch batch;
+    ASSERT_TRUE(tree.space.forget_ends(batch).ok());
+    tree.commit(batch);
+    tree.make(kRootInode, "new");
+    auto stored = tree.store.get(Namespace::forgotten_ends_key());
+    ASSERT_TRUE(stored.ok() && *stored);
+    Namespace next(tree.store);
+    ASSERT_TRUE(next.restore_ends(**stored).ok());
+    EXPECT_EQ(outcome(next.restore_ends("damaged")), "Corrupt");
+
+    ASSERT_TRUE(tree.unlink(kRootInode, "old").ok());
+    ASSERT_TRUE(tree.unlink(kRootInode, "new").ok());
+
+    auto dead = next.dead_data(DataId(), 10);
+    ASSERT_EQ(dead->size(), 2U);
+    EXPECT_EQ((*dead)[0].size_bytes, kEndUnknown);
+    EXPECT_EQ((*dead)[1].size_bytes, 0U);
+}
+
 TEST(NamespaceTest, OpenFileLivesOnAsAnOrphan) {
     TestTree tree;
     InodeId file = tree.make(kRootInode, "f");

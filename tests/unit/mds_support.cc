@@ -90,6 +90,7 @@ OpContext TestTree::context() {
     };
     context.is_open = [this](InodeId ino) { return open.contains(ino); };
     context.holds_exclusive = [this](InodeId ino) { return exclusive.contains(ino); };
+    context.written_by_other = [this](InodeId ino) { return written_by_other.contains(ino); };
     return context;
 }
 
@@ -134,6 +135,10 @@ void TestTree::check_cold(const pb::MetaRequest& request,
     constexpr int kLoadsMax = 10000;
     TestKv cold_store(medium, true);
     Namespace cold(cold_store);
+    auto ends = store.get(Namespace::forgotten_ends_key());
+    if (ends.ok() && *ends) {
+        EXPECT_TRUE(cold.restore_ends(**ends).ok());
+    }
     for (int loads = 0; loads < kLoadsMax; ++loads) {
         KvBatch cold_batch;
         auto reply = cold.apply(request, context(), cold_batch);

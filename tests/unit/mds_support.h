@@ -88,6 +88,7 @@ public:
     WallTime now = 1000;
     std::set<InodeId> open;
     std::set<InodeId> exclusive;
+    std::set<InodeId> written_by_other;
     bool client_may_have_open = false;  // unlink and rename do not say not_open_ino
     Effects effects;
     MemKvMedium medium;
