@@ -155,6 +155,7 @@ Task<Status> Manager::publish(uint64_t epoch) {
         LogEvent(env_.log(), LogLevel::kInfo, "new cluster map")
             .with("epoch", published_->epoch())
             .with("nodes_online", membership_->nodes_online())
+            .with("came_into_sync", std::exchange(came_into_sync_, 0))
             .with("fenced", published_->proto().fenced_sessions_size());
         if (publish_) {
             publish_(published_);
@@ -200,7 +201,8 @@ Task<Result<pb::HeartbeatReply>> Manager::heartbeat(pb::HeartbeatRequest request
 Task<Result<pb::SyncDoneReply>> Manager::sync_done(pb::SyncDoneRequest request) {
     KDFS_CO_TRY_ASSIGN(bool changed, membership_->sync_done(request));
     if (changed) {
-        LogEvent(env_.log(), LogLevel::kInfo, "chain member is in sync again")
+        ++came_into_sync_;
+        LogEvent(env_.log(), LogLevel::kDebug, "chain member is in sync again")
             .with("chain", request.chain())
             .with("target", request.target());
     }

@@ -77,6 +77,7 @@ private:
     std::optional<Membership> membership_;
     std::shared_ptr<const ClusterMap> published_;
     size_t confirmed_stored_ = 0;
+    uint64_t came_into_sync_ = 0;  // chain members, since the last map
     bool publishing_ = false;
     bool stopping_ = false;
     Event changed_;   // pulsed with each published map

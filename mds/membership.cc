@@ -159,7 +159,26 @@ bool Membership::take_reports(const pb::HeartbeatRequest& request) {
         if (report.failed()) {
             changed = apply_to_chains(report.target(), false) || changed;
         }
+        bool was_full = reports_[report.target()].full();
         reports_[report.target()] = report;
+        if (report.full()) {
+            changed = leave_syncing(report.target()) || changed;
+        } else if (was_full && !report.failed()) {
+            changed = apply_to_chains(report.target(), true) || changed;
+        }
+    }
+    return changed;
+}
+
+// A member without room for what it lacks takes no writes until it has room, so that the others
+// need not refuse them.
+bool Membership::leave_syncing(uint64_t target) {
+    bool changed = false;
+    for (pb::Chain& chain : *map_.mutable_chains()) {
+        if (member_state(chain, TargetId(target)) == pb::MEMBER_SYNCING) {
+            chain = apply_event(std::move(chain), TargetId(target), MemberEvent::kTargetDown);
+            changed = true;
+        }
     }
     return changed;
 }

@@ -82,6 +82,7 @@ private:
     bool targets_event(uint64_t node, bool up);
     void note_losses(uint64_t target);
     bool apply_to_chains(uint64_t target, bool up);
+    bool leave_syncing(uint64_t target);
     bool take_reports(const pb::HeartbeatRequest& request);
     bool make_chains();
     TimePoint dead_at(const Health& health) const;

@@ -78,11 +78,22 @@ void warn_of_targets(const Membership& membership, pb::StatusReply& reply) {
             reply.add_warnings(who + " has a failing disk (" + report.failure() +
                                ") and is not used: replace the disk, then restart its daemon "
                                "with `kdfs up --dir STATE`");
+        } else if (report.full()) {
+            reply.add_warnings(
+                who + " has no room for the data it missed, so its chains go on " +
+                "without it: remove files, or start its daemon with more "
+                "--capacity; it is brought up to date once a sixteenth more is free");
         } else if (report.total_bytes() != 0 &&
                    report.free_bytes() < report.total_bytes() / kLowSpacePart) {
             reply.add_warnings(who + " has less than 5 % of its space left (" +
                                std::to_string(report.free_bytes() / MiB) +
                                " MiB): remove files, or add storage");
+        }
+        if (report.damaged_chunks() != 0) {
+            reply.add_warnings(who + " has " +
+                               number(report.damaged_chunks(), "damaged chunk", "damaged chunks") +
+                               " that no other member of the chain has; its log names them: " +
+                               "restore these files from a backup, or remove them");
         }
     }
 }

@@ -70,11 +70,15 @@ Task<Result<uint64_t>> StorageClient::remove_data(ChainId chain,
                                                   DataId data,
                                                   uint64_t from_index,
                                                   TimePoint deadline) {
+    // One number for all attempts, as with writes. Of a file that goes as a whole nothing new can
+    // grow behind the removal.
+    uint64_t number = from_index == 0 ? 0 : next_write_id_++;
     while (true) {
         Error failure;
         Result<Place> place = place_of(chain);
         if (place.ok()) {
             pb::RemoveDataRequest request;
+            request.set_number(number);
             request.set_chain(chain.value);
             request.set_chain_version(place->chain_version);
             request.set_data(data.value);

@@ -107,17 +107,25 @@ Result<TargetIdentity> wanted_identity(const Arguments& a, size_t index) {
     return out;
 }
 
-Result<Target> open_target(RealEnv& env, Offload& offload, const Arguments& a, size_t index) {
-    Target out;
-    out.directory = a.dirs[index];
-    KDFS_TRY_ASSIGN(TargetIdentity wanted, wanted_identity(a, index));
-    KDFS_TRY_ASSIGN(out.identity, open_target_directory(out.directory, wanted));
-    KDFS_TRY_ASSIGN(out.disk, UringDisk::open_directory(env.reactor(), out.directory));
+Result<std::vector<Target>> find_targets(const Arguments& a) {
+    std::vector<Target> out;
+    for (size_t i = 0; i < a.dirs.size(); ++i) {
+        Target target;
+        target.directory = a.dirs[i];
+        KDFS_TRY_ASSIGN(TargetIdentity wanted, wanted_identity(a, i));
+        KDFS_TRY_ASSIGN(target.identity, open_target_directory(target.directory, wanted));
+        out.push_back(std::move(target));
+    }
+    return out;
+}
+
+Status open_target(RealEnv& env, Offload& offload, const Arguments& a, Target& target) {
+    KDFS_TRY_ASSIGN(target.disk, UringDisk::open_directory(env.reactor(), target.directory));
     RocksKvOptions options;
     options.block_cache_bytes = a.cache_bytes;
     options.write_buffer_bytes = 8 * MiB;
-    KDFS_TRY_ASSIGN(out.kv, RocksKv::open(offload, out.directory + "/kv", options));
-    return out;
+    KDFS_TRY_ASSIGN(target.kv, RocksKv::open(offload, target.directory + "/kv", options));
+    return {};
 }
 
 // All directories are of one node and, as far as they know, one cluster.
@@ -225,38 +233,38 @@ uint64_t boot_of_machine() {
 }
 
 Status serve(Arguments a, LogSink& log) {
+    // The directories know the node if the command line does not name it.
+    KDFS_TRY_ASSIGN(std::vector<Target> targets, find_targets(a));
+    a.server.node = NodeId(a.node_id);
+    KDFS_TRY(agree(targets, a.server));
     TcpTransportOptions transport;
     KDFS_TRY_ASSIGN(transport.key, load_cluster_key(a.key_file));
     transport.self.role = PeerRole::kStorage;
-    transport.self.node = NodeId(a.node_id);
-    transport.self.name = "storage n" + std::to_string(a.node_id);
+    transport.self.node = a.server.node;
+    transport.self.name = "storage n" + std::to_string(a.server.node.value);
     transport.encrypt_data = a.encrypt;
     KDFS_TRY_ASSIGN(std::unique_ptr<RealEnv> env, RealEnv::create(log, std::move(transport)));
     constexpr size_t kThreads = 3;
     ThreadOffload offload(env->reactor(), kThreads);
-    std::vector<Target> targets;
     std::string address_file =
         a.address_file.empty() ? default_address_file(a.dirs.front()) : a.address_file;
     Daemon daemon(*env, targets, address_file);
     KDFS_TRY(
         env->reactor().handle_signals({SIGTERM, SIGINT}, [&daemon](int) { daemon.end(Status()); }));
     std::vector<TargetOptions> options;
-    for (size_t i = 0; i < a.dirs.size(); ++i) {
-        KDFS_TRY_ASSIGN(Target target, open_target(*env, offload, a, i));
-        targets.push_back(std::move(target));
+    for (Target& target : targets) {
+        KDFS_TRY(open_target(*env, offload, a, target));
         TargetOptions one;
-        one.disk = targets.back().disk.get();
-        one.kv = targets.back().kv.get();
-        one.store.target = targets.back().identity.target;
+        one.disk = target.disk.get();
+        one.kv = target.kv.get();
+        one.store.target = target.identity.target;
         one.store.capacity_bytes = a.capacity;
         one.store.cache_bytes = a.cache_bytes;
         one.store.sync_interval = a.sync_interval;
         options.push_back(one);
     }
-    a.server.node = NodeId(a.node_id);
     a.server.boot = boot_of_machine();
     a.server.unix_listen = unix_address(a.server.unix_listen, address_file);
-    KDFS_TRY(agree(targets, a.server));
     a.server.hooks.on_cluster = [&daemon](const std::string& id) { daemon.remember_cluster(id); };
     a.server.hooks.on_refused = [&daemon](Error why) { daemon.end(Status(std::move(why))); };
     Server server(*env, std::move(options), std::move(a.server));

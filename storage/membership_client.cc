@@ -76,6 +76,7 @@ Task<pb::HeartbeatRequest> MembershipClient::compose() {
         report->set_total_bytes(space.total_bytes);
         report->set_free_bytes(space.free_bytes);
         report->set_chunks(space.chunks);
+        replicator_.describe(*report);
         if (store->failure()) {
             report->set_failed(true);
             report->set_failure(store->failure()->detail);

@@ -40,7 +40,12 @@ public:
         return call;
     }
     Task<Status> mend(TargetId successor, uint64_t chain_version) override {
-        return replicator_.send_whole(job_.member.store, successor, job_.key, chain_version);
+        auto sent =
+            co_await replicator_.send_whole(job_.member.store, successor, job_.key, chain_version);
+        if (!sent.ok() && sent.error().code == Errc::kCorrupt) {
+            co_return co_await replicator_.repair(job_.member, job_.key);
+        }
+        co_return sent;
     }
     Status on_ack(const RpcReply&) override { return {}; }
 
@@ -239,6 +244,9 @@ Task<Result<RpcReply>> Replicator::write(RpcRequest request) {
     }
     auto reply = co_await locked_write(job, *slot);
     if (!reply.ok()) {
+        if (reply.error().code == Errc::kNoSpace) {
+            note_no_room(job);
+        }
         co_return seen_from_outside(job.member, reply.error());
     }
     locked.release();
@@ -247,6 +255,45 @@ Task<Result<RpcReply>> Replicator::write(RpcRequest request) {
         co_return seen_from_outside(job.member, finished.error());
     }
     co_return RpcReply(encode(*reply));
+}
+
+// A member that is being brought up to date and has no room must not make the chain refuse writes:
+// the manager takes it out of the chain.
+void Replicator::note_no_room(const WriteJob& job) {
+    const pb::Chain* chain = view_.map() ? view_.map()->chain(job.member.chain) : nullptr;
+    bool syncing =
+        chain != nullptr && member_state(*chain, job.member.target) == pb::MEMBER_SYNCING;
+    if (syncing && full_.try_emplace(job.member.target).second) {
+        LogEvent(env_.log(), LogLevel::kWarn, "no room to bring a target up to date")
+            .with("target", job.member.target)
+            .with("next", "remove files, or start the daemon with more --capacity");
+    }
+    if (syncing) {
+        view_.refresh().set();
+    }
+}
+
+bool Replicator::waits_for_room(const Flight& flight, const Error& error) const {
+    const pb::Chain* chain = view_.map() ? view_.map()->chain(flight.member.chain) : nullptr;
+    return error.code == Errc::kNoSpace && chain != nullptr &&
+           member_state(*chain, successor(flight.member)) == pb::MEMBER_SYNCING;
+}
+
+void Replicator::describe(pb::TargetReport& report) {
+    TargetId target(report.target());
+    auto full = full_.find(target);
+    if (full != full_.end()) {
+        uint64_t before = full->second.value_or(report.free_bytes());
+        full->second = before;
+        if (report.free_bytes() >= before + report.total_bytes() / kRoomShare) {
+            full_.erase(full);
+        }
+    }
+    report.set_full(full_.contains(target));
+    report.set_damaged_chunks(static_cast<uint64_t>(
+        std::count_if(damaged_.begin(), damaged_.end(), [&](const auto& chunk) {
+            return chunk.first == target;
+        })));
 }
 
 Task<Status> Replicator::finish(const WriteJob& job) {
@@ -475,7 +522,8 @@ Task<Status> Replicator::forward(Flight& flight, Cargo& cargo) {
             if (sent.ok()) {
                 continue;
             }
-            if (is_refusal(sent.error().code) && !flight.ever_acked) {
+            if (is_refusal(sent.error().code) && !flight.ever_acked &&
+                !waits_for_room(flight, sent.error())) {
                 co_return sent;
             }
             if (sent.error().code == Errc::kStaleMap) {
@@ -585,13 +633,38 @@ Task<Status> Replicator::push_chunk(TargetId from,
                                     TargetId to,
                                     ChunkKey key,
                                     uint64_t chain_version) {
-    ChunkSlots::Ref slot(slots_, ChunkSlots::Key(from, key));
-    SemaphoreHold hold = co_await slot->mutex.lock();
-    auto chain = view_.chain(key.chain, chain_version, env_.now());
-    if (!chain.ok()) {
-        co_return std::move(chain).error();
+    Member member;
+    Status pushed = Error(Errc::kStaleMap, "the chain changed");
+    for (bool repaired = false;; repaired = true) {
+        {
+            ChunkSlots::Ref slot(slots_, ChunkSlots::Key(from, key));
+            SemaphoreHold hold = co_await slot->mutex.lock();
+            KDFS_CO_TRY_ASSIGN(member, find_reader(key.chain, chain_version));
+            if (member.target != from) {
+                co_return Error(Errc::kNotServing, "another member of the chain is on this node");
+            }
+            pushed = co_await send_whole(member.store, to, key, chain_version);
+        }
+        bool here = !pushed.ok() && pushed.error().code == Errc::kCorrupt;
+        if (!here || repaired) {
+            break;
+        }
+        Status mended = co_await repair_unlocked(member, key);
+        if (!mended.ok()) {
+            bool is_new = damaged_.size() < kDamagedMax && damaged_.emplace(from, key).second;
+            LogEvent(env_.log(),
+                     is_new ? LogLevel::kError : LogLevel::kDebug,
+                     "damaged chunk cannot be copied to a member that lacks it")
+                .with("target", from)
+                .with("chunk", to_string(key))
+                .with("cause", mended.error().to_string());
+            co_return pushed;
+        }
     }
-    co_return co_await send_whole(store(from), to, key, chain_version);
+    if (pushed.ok()) {
+        damaged_.erase(std::pair(from, key));
+    }
+    co_return pushed;
 }
 
 }  // namespace kdfs::storage

@@ -8,11 +8,13 @@
 #include "storage/chunk_store.h"
 #include "storage/cluster_view.h"
 #include "storage/peer_pool.h"
+#include "storage/removal_log.h"
 #include "storage/tombstones.h"
 
 #include <array>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -48,6 +50,8 @@ public:
     static constexpr Duration kPendingWaitMax = std::chrono::seconds(10);
     static constexpr Duration kRepairTimeout = std::chrono::seconds(2);
     static constexpr size_t kRepairsMax = 16;
+    static constexpr size_t kDamagedMax = 1024;
+    static constexpr uint64_t kRoomShare = 16;
     static constexpr uint64_t kRemovePage = 256;
 
     Replicator(Env& env, ClusterView& view, PeerPool& peers);
@@ -67,9 +71,13 @@ public:
     // fences and that were already under way are decided.
     Epoch acted_epoch();
 
-    // Resync: makes the successor's chunk what this member's is. Takes the chunk's lock. kStaleMap
-    // if `chain_version` is no longer the chain's.
+    // Resync: makes the successor's chunk what this member's is. Takes the chunk's lock. A chunk
+    // that is damaged here is first fetched from another serving member; kCorrupt if none has it,
+    // and describe() counts it. kStaleMap if `chain_version` is no longer the chain's.
     Task<Status> push_chunk(TargetId from, TargetId to, ChunkKey key, uint64_t chain_version);
+    // What the target has, as a heartbeat tells it. A target that had no room for what it lacks
+    // counts as full until a sixteenth of it more is free.
+    void describe(pb::TargetReport& report);
     bool pending(TargetId target, const ChunkKey& key) const {
         return slots_.pending(ChunkSlots::Key(target, key));
     }
@@ -151,12 +159,25 @@ private:
     TargetId successor(const Member& member) const;
 
     Task<Status> send_whole(ChunkStore* store, TargetId to, ChunkKey key, uint64_t chain_version);
+    // A chunk as another member has it.
+    struct Fetched {
+        uint64_t version = 0;
+        BufferChain data;
+        std::vector<uint64_t> sums;
+    };
+    std::vector<TargetId> repair_sources(const Member& member) const;
     Task<Status> repair(Member member, ChunkKey key);
+    Task<Status> repair_unlocked(Member member, ChunkKey key);
     Task<void> repair_later(Member member, ChunkKey key);
-    Task<Status> fetch(Member member, ChunkKey key, TargetId source);
+    Task<Result<Fetched>> fetch(Member member, ChunkKey key, TargetId source);
+    Task<Status> replace_damaged(Member member, ChunkKey key, Fetched fetched);
+    void note_no_room(const WriteJob& job);
+    bool waits_for_room(const Flight& flight, const Error& error) const;
     void start_repair(const Member& member, const ChunkKey& key);
 
     Task<std::vector<Locked>> lock_chunks(const Member& member, std::vector<ChunkId> chunks);
+    Task<Result<pb::RemoveDataReply>> remove_once(pb::RemoveDataRequest request);
+    Task<Result<pb::RemoveDataReply>> remove_all(pb::RemoveDataRequest request);
     Task<Result<std::vector<ChunkId>>> removed_chunks(const pb::RemoveDataRequest& request,
                                                       const Member& member,
                                                       uint64_t first);
@@ -196,12 +217,17 @@ private:
     std::map<TargetId, ChunkStore*> stores_;
     ChunkSlots slots_;
     Tombstones tombstones_;
+    RemovalLog removals_;
     // How often a member lost its place, or may have.
     std::map<std::pair<TargetId, ChainId>, uint64_t> stints_;
     // Sessions of changes under way.
     std::multiset<SessionId> writers_;
     Epoch acted_epoch_;
     std::set<std::pair<TargetId, ChunkKey>> repairs_;
+    // Targets without room, and what they had free when that was first told.
+    std::map<TargetId, std::optional<uint64_t>> full_;
+    // Chunks that resync could not send; see push_chunk().
+    std::set<std::pair<TargetId, ChunkKey>> damaged_;
     Semaphore head_bytes_{kHeadBytesMax};
     Semaphore second_bytes_{kSecondBytesMax};
     std::array<Semaphore, 6> rest_bytes_{Semaphore(kRestBytesMax),

@@ -150,47 +150,72 @@ void Replicator::start_repair(const Member& member, const ChunkKey& key) {
 }
 
 Task<void> Replicator::repair_later(Member member, ChunkKey key) {
-    {
-        ChunkSlots::Ref slot(slots_, ChunkSlots::Key(member.target, key));
-        SemaphoreHold hold = co_await slot->mutex.lock();
-        Status repaired = co_await repair(member, key);
-        LogEvent(env_.log(),
-                 repaired.ok() ? LogLevel::kInfo : LogLevel::kWarn,
-                 repaired.ok() ? "chunk repaired" : "chunk not repaired")
-            .with("target", member.target)
-            .with("chunk", to_string(key))
-            .with("cause", repaired.ok() ? "" : repaired.error().to_string());
-    }
+    Status repaired = co_await repair_unlocked(member, key);
+    LogEvent(env_.log(),
+             repaired.ok() ? LogLevel::kInfo : LogLevel::kWarn,
+             repaired.ok() ? "chunk repaired" : "chunk not repaired")
+        .with("target", member.target)
+        .with("chunk", to_string(key))
+        .with("cause", repaired.ok() ? "" : repaired.error().to_string());
     repairs_.erase(std::pair(member.target, key));
 }
 
-// Takes the chunk from another serving member. Under the chunk's lock.
-Task<Status> Replicator::repair(Member member, ChunkKey key) {
+// The others that serve, those behind this member first: they have nothing pending while the lock
+// is held here.
+std::vector<TargetId> Replicator::repair_sources(const Member& member) const {
     const pb::Chain* chain = view_.map() ? view_.map()->chain(member.chain) : nullptr;
     std::vector<TargetId> sources;
     if (chain != nullptr) {
         sources = serving_members(*chain);
     }
-    // Those behind this member first: they have nothing pending while the lock is held.
     std::reverse(sources.begin(), sources.end());
-    Status last =
-        Error(Errc::kCorrupt,
-              to_string(key) + " is damaged on target " + std::to_string(member.target.value) +
-                  " and no other member has it; restore it from a backup");
-    for (TargetId source : sources) {
-        if (source == member.target) {
+    std::erase(sources, member.target);
+    return sources;
+}
+
+namespace {
+
+Error no_source(const ChunkKey& key, TargetId target) {
+    return Error(Errc::kCorrupt,
+                 to_string(key) + " is damaged on target " + std::to_string(target.value) +
+                     " and no other member has it; restore it from a backup");
+}
+
+}  // namespace
+
+// Takes the chunk from another serving member. Under the chunk's lock.
+Task<Status> Replicator::repair(Member member, ChunkKey key) {
+    Status last = no_source(key, member.target);
+    for (TargetId source : repair_sources(member)) {
+        auto fetched = co_await fetch(member, key, source);
+        if (!fetched.ok()) {
+            last = std::move(fetched).error();
             continue;
         }
-        last = co_await fetch(member, key, source);
-        if (last.ok()) {
-            break;
-        }
+        co_return co_await replace_damaged(member, key, std::move(*fetched));
     }
     co_return last;
 }
 
-Task<Status> Replicator::fetch(Member member, ChunkKey key, TargetId source) {
-    const pb::Chain* chain = view_.map()->chain(member.chain);
+// The same, holding the lock only to put the chunk in its place: a member before this one may have
+// a write pending that waits for the lock here, and then answers no reads.
+Task<Status> Replicator::repair_unlocked(Member member, ChunkKey key) {
+    Status last = no_source(key, member.target);
+    for (TargetId source : repair_sources(member)) {
+        auto fetched = co_await fetch(member, key, source);
+        if (!fetched.ok()) {
+            last = std::move(fetched).error();
+            continue;
+        }
+        ChunkSlots::Ref slot(slots_, ChunkSlots::Key(member.target, key));
+        SemaphoreHold hold = co_await slot->mutex.lock();
+        co_return co_await replace_damaged(member, key, std::move(*fetched));
+    }
+    co_return last;
+}
+
+Task<Result<Replicator::Fetched>> Replicator::fetch(Member member, ChunkKey key, TargetId source) {
+    const pb::Chain* chain = view_.map() ? view_.map()->chain(member.chain) : nullptr;
     if (chain == nullptr) {
         co_return Error(Errc::kStaleMap, "the chain is gone");
     }
@@ -209,19 +234,31 @@ Task<Status> Replicator::fetch(Member member, ChunkKey key, TargetId source) {
     if (reply.version() == 0 || reply.chunk_length() != answer->payload.size()) {
         co_return Error(Errc::kCorrupt, to_string(key) + " is not whole on the other member");
     }
-    KDFS_CO_TRY_ASSIGN(std::vector<uint64_t> sums,
-                       unpack_sums(reply.checksums(), 0, answer->payload.size()));
-    KDFS_CO_TRY(check_sums(0, answer->payload, sums));
+    Fetched out;
+    KDFS_CO_TRY_ASSIGN(out.sums, unpack_sums(reply.checksums(), 0, answer->payload.size()));
+    KDFS_CO_TRY(check_sums(0, answer->payload, out.sums));
+    out.version = reply.version();
+    out.data = std::move(answer->payload);
+    co_return out;
+}
+
+// Under the chunk's lock. A chunk that was changed or removed since it was found damaged stays.
+Task<Status> Replicator::replace_damaged(Member member, ChunkKey key, Fetched fetched) {
     auto found = co_await member.store->find(key);
+    bool unreadable = !found.ok() && found.error().code == Errc::kCorrupt;
+    if (!found.ok() && !unreadable) {
+        co_return std::move(found).error();
+    }
     RecordPtr base = found.ok() ? *found : nullptr;
-    if (!in_place(member) || (base && base->version.value != reply.version())) {
+    bool same = unreadable || (base && base->version.value == fetched.version);
+    if (!in_place(member) || !same) {
         co_return Error(Errc::kStaleVersion, to_string(key) + " is being changed");
     }
     ChunkWrite write;
     write.kind = pb::WRITE_REPLACE;
-    write.data = std::move(answer->payload);
-    write.sums = std::move(sums);
-    write.new_version = ChunkVersion(reply.version());
+    write.data = std::move(fetched.data);
+    write.sums = std::move(fetched.sums);
+    write.new_version = ChunkVersion(fetched.version);
     if (base) {
         write.recent = base->recent;
     }
@@ -411,10 +448,51 @@ Task<Result<uint64_t>> Replicator::remove_page(const pb::RemoveDataRequest& requ
 Task<Result<RpcReply>> Replicator::remove_data(RpcRequest request) {
     pb::RemoveDataRequest message;
     KDFS_CO_TRY(decode_into(message, request.body));
+    bool led = !message.forwarded();
     if (message.data() == 0 || message.indexes_size() != message.versions_size() ||
-        static_cast<uint64_t>(message.indexes_size()) > kRemovePage) {
-        co_return Error(Errc::kInvalidArgument, "remove: no data id, or too many chunks at once");
+        static_cast<uint64_t>(message.indexes_size()) > kRemovePage ||
+        (led && message.from_index() != 0 && message.number() == 0)) {
+        co_return Error(Errc::kInvalidArgument,
+                        "remove: no data id, no number, or too many chunks at once");
     }
+    Result<pb::RemoveDataReply> reply = Error(Errc::kBusy);
+    // Members remove by version, which is safe at any time.
+    if (led && message.number() != 0) {
+        reply = co_await remove_once(std::move(message));
+    } else {
+        reply = co_await remove_all(std::move(message));
+    }
+    if (!reply.ok()) {
+        co_return std::move(reply).error();
+    }
+    co_return RpcReply(encode(*reply));
+}
+
+Task<Result<pb::RemoveDataReply>> Replicator::remove_once(pb::RemoveDataRequest message) {
+    Member member;
+    KDFS_CO_TRY_ASSIGN(
+        member,
+        find_writer(ChainId(message.chain()), message.chain_version(), From::kClient, TargetId()));
+    RemovalLog::Key key;
+    key.target = member.target;
+    key.chain = member.chain;
+    key.data = DataId(message.data());
+    KDFS_CO_TRY_ASSIGN(std::optional<uint64_t> before, removals_.begin(key, message.number()));
+    if (before) {
+        pb::RemoveDataReply repeated;
+        repeated.set_removed(*before);
+        co_return repeated;
+    }
+    auto reply = co_await remove_all(std::move(message));
+    std::optional<uint64_t> removed;
+    if (reply.ok()) {
+        removed = reply->removed();
+    }
+    removals_.finish(key, removed);
+    co_return reply;
+}
+
+Task<Result<pb::RemoveDataReply>> Replicator::remove_all(pb::RemoveDataRequest message) {
     From from = message.forwarded() ? From::kMember : From::kClient;
     ChainId chain(message.chain());
     uint64_t first = message.from_index();
@@ -449,7 +527,7 @@ Task<Result<RpcReply>> Replicator::remove_data(RpcRequest request) {
             co_return seen_from_outside(member, flushed.error());
         }
     }
-    co_return RpcReply(encode(reply));
+    co_return reply;
 }
 
 }  // namespace kdfs::storage

@@ -121,15 +121,29 @@ Task<void> Resync::run(Job job) {
                 .with("chain", job.chain)
                 .with("target", job.to)
                 .with("cause", done.ok() ? "" : done.error().to_string());
-            co_await view_.changed().wait_until(env_.now() + kRetryDelay);
+            bool damaged = !done.ok() && done.error().code == Errc::kCorrupt;
+            Duration delay = damaged ? kDamagedDelay : kRetryDelay;
+            co_await view_.changed().wait_until(env_.now() + delay);
         }
     }
     jobs_.erase(job);
+    chains_done_ += reported ? 1 : 0;
+    tell();
+}
+
+void Resync::tell() {
+    if (!jobs_.empty() || chains_done_ == 0) {
+        return;
+    }
+    LogEvent(env_.log(), LogLevel::kInfo, "chain members brought up to date")
+        .with("chains", std::exchange(chains_done_, 0))
+        .with("chunks_sent", std::exchange(chunks_sent_, 0));
 }
 
 Task<Status> Resync::compare(Job job) {
     std::optional<ChunkId> after;
     uint64_t sent = 0;
+    Status damaged;
     do {
         auto ours = co_await our_page(job, after);
         if (!ours.ok()) {
@@ -141,12 +155,16 @@ Task<Status> Resync::compare(Job job) {
         }
         ResyncPlan plan = plan_resync(*ours, *theirs);
         sent += plan.differ.size();
-        KDFS_CO_TRY(co_await push_all(job, std::move(plan.differ)));
+        Status pushed = co_await push_all(job, std::move(plan.differ));
+        if (!pushed.ok() && pushed.error().code != Errc::kCorrupt) {
+            co_return pushed;
+        }
+        damaged = pushed.ok() ? damaged : std::move(pushed);
         after = plan.next_after;
     } while (after);
-    LogEvent(env_.log(),
-             sent == 0 ? LogLevel::kDebug : LogLevel::kInfo,
-             "chain member has every chunk")
+    KDFS_CO_TRY(std::move(damaged));
+    chunks_sent_ += sent;
+    LogEvent(env_.log(), LogLevel::kDebug, "chain member has every chunk")
         .with("chain", job.chain)
         .with("target", job.to)
         .with("chunks_sent", sent);
@@ -154,6 +172,7 @@ Task<Status> Resync::compare(Job job) {
 }
 
 Task<Status> Resync::push_all(Job job, std::vector<ChunkId> chunks) {
+    Status damaged;
     for (size_t at = 0; at < chunks.size(); at += kWindow) {
         if (!current(job)) {
             co_return Error(Errc::kStaleMap, "the chain changed");
@@ -164,10 +183,14 @@ Task<Status> Resync::push_all(Job job, std::vector<ChunkId> chunks) {
         }
         std::vector<Status> results = co_await when_all(io_scope_, std::move(pushes));
         for (Status& result : results) {
-            KDFS_CO_TRY(std::move(result));
+            if (!result.ok() && result.error().code != Errc::kCorrupt) {
+                co_return std::move(result);
+            }
+            // One chunk that is lost must not keep the others from getting their copies.
+            damaged = result.ok() ? damaged : std::move(result);
         }
     }
-    co_return Status();
+    co_return damaged;
 }
 
 Task<Status> Resync::push(Job job, ChunkId chunk) {
@@ -177,7 +200,8 @@ Task<Status> Resync::push(Job job, ChunkId chunk) {
     Status pushed;
     for (int attempt = 0; attempt < kPushAttemptsMax; ++attempt) {
         pushed = co_await replicator_.push_chunk(job.from, job.to, key, job.version);
-        if (pushed.ok() || pushed.error().code == Errc::kStaleMap) {
+        if (pushed.ok() || pushed.error().code == Errc::kStaleMap ||
+            pushed.error().code == Errc::kCorrupt) {
             break;
         }
     }

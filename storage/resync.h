@@ -60,6 +60,8 @@ public:
     static constexpr uint32_t kPageEntries = 512;
     static constexpr Duration kCallTimeout = std::chrono::seconds(10);
     static constexpr Duration kRetryDelay = std::chrono::milliseconds(100);
+    // When a chunk is damaged and nobody has another: all others were sent.
+    static constexpr Duration kDamagedDelay = std::chrono::seconds(10);
 
     // All outlive it.
     Resync(Env& env,
@@ -92,6 +94,8 @@ private:
     Task<Result<ResyncPage>> our_page(Job job, std::optional<ChunkId> after);
     Task<Result<ResyncPage>> their_page(Job job, std::optional<ChunkId> after);
     Task<Status> report(Job job);
+    // One line for all that came into sync since nothing was left to do.
+    void tell();
 
     Env& env_;
     ClusterView& view_;
@@ -99,6 +103,8 @@ private:
     PeerPool& peers_;
     RpcChannel& manager_;
     std::set<Job> jobs_;
+    uint64_t chains_done_ = 0;
+    uint64_t chunks_sent_ = 0;
     Semaphore slots_{kJobsMax};
     bool stopping_ = false;
     TaskScope io_scope_;

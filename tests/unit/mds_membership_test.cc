@@ -203,6 +203,28 @@ TEST(MembershipTest, AFailedDiskIsOutUntilItsDaemonRestarts) {
     expect_sound(m);
 }
 
+TEST(MembershipTest, AMemberWithoutRoomLeavesOnlyChainsItIsSyncingInUntilItHasRoom) {
+    Membership m = three_nodes();
+    uint64_t memberships = count_states(m, 10, pb::MEMBER_SERVING);
+    pb::HeartbeatRequest full = beat(1, 1);
+    full.mutable_targets(0)->set_full(true);
+    EXPECT_FALSE(must(m.heartbeat(full, 1, at(10))));
+    EXPECT_EQ(count_states(m, 10, pb::MEMBER_SERVING), memberships);
+
+    EXPECT_TRUE(must(m.heartbeat(beat(1, 2), 1, at(20))));
+    uint64_t syncing = count_states(m, 10, pb::MEMBER_SYNCING);
+    ASSERT_GT(syncing, 0U);
+    full.set_incarnation(2);
+    EXPECT_TRUE(must(m.heartbeat(full, 1, at(30))));
+    EXPECT_EQ(count_states(m, 10, pb::MEMBER_SYNCING), 0U);
+    EXPECT_EQ(count_states(m, 10, pb::MEMBER_OFFLINE), syncing);
+    EXPECT_FALSE(must(m.heartbeat(full, 1, at(40))));
+
+    EXPECT_TRUE(must(m.heartbeat(beat(1, 2), 1, at(50))));
+    EXPECT_EQ(count_states(m, 10, pb::MEMBER_SYNCING), syncing);
+    expect_sound(m);
+}
+
 TEST(MembershipTest, FencedSessionsAreListedUntilTheFloorPassesThem) {
     Membership m = three_nodes();
     uint64_t epoch = m.map().epoch();

@@ -48,6 +48,8 @@ public:
         }
         return all;
     }
+    // What the node said of its target last.
+    const pb::TargetReport& report(uint64_t node) { return reports_[node]; }
     bool serves(uint64_t node, uint64_t incarnation) const {
         for (const pb::Node& one : map_.nodes()) {
             if (one.id() == node && (!one.online() || one.incarnation() != incarnation)) {
@@ -104,8 +106,12 @@ private:
             target->set_id(message.node());
             target->set_node(message.node());
         }
-        if (node->online() && node->incarnation() == message.incarnation() &&
-            node->address() == message.address()) {
+        bool same = node->online() && node->incarnation() == message.incarnation() &&
+                    node->address() == message.address();
+        bool was_full = same && reports_[message.node()].full();
+        reports_[message.node()] = message.targets(0);
+        if (same) {
+            take_full(message.node(), was_full, message.targets(0).full());
             return;
         }
         if (node->online()) {
@@ -119,6 +125,27 @@ private:
             form();
         }
         publish();
+    }
+    void take_full(uint64_t target, bool was, bool is) {
+        uint64_t before = versions();
+        for (pb::Chain& chain : *map_.mutable_chains()) {
+            bool syncing = member_state(chain, TargetId(target)) == pb::MEMBER_SYNCING;
+            if ((is && syncing) || (was && !is)) {
+                chain = apply_event(chain,
+                                    TargetId(target),
+                                    is ? MemberEvent::kTargetDown : MemberEvent::kTargetUp);
+            }
+        }
+        if (versions() != before) {
+            publish();
+        }
+    }
+    uint64_t versions() const {
+        uint64_t sum = 0;
+        for (const pb::Chain& chain : map_.chains()) {
+            sum += chain.version();
+        }
+        return sum;
     }
     void form() {
         for (uint64_t i = 1; i <= chains_; ++i) {
@@ -163,6 +190,7 @@ private:
     uint64_t chains_;
     pb::ClusterMap map_;
     std::map<uint64_t, TimePoint> heard_;
+    std::map<uint64_t, pb::TargetReport> reports_;
     RpcServer rpc_;
     TaskScope scope_;
 };
@@ -236,6 +264,7 @@ public:
         message.set_chain(chain_id.value);
         message.set_data(data.value);
         message.set_from_index(from_index);
+        message.set_number(++removals_);
         for (;;) {
             const pb::Chain* chain = map_ ? map_->chain(chain_id) : nullptr;
             TargetId head = chain == nullptr ? TargetId() : head_of(*chain);
@@ -253,8 +282,6 @@ public:
         }
     }
     const Error& last_error() const { return last_error_; }
-    bool removes_by_file() const { return removes_by_file_; }
-    void set_removes_by_file(bool allowed) { removes_by_file_ = allowed; }
 
 private:
     TimePoint deadline() { return env_.now() + std::chrono::seconds(2); }
@@ -272,12 +299,12 @@ private:
     }
 
     Env& env_;
+    uint64_t removals_ = 0;
     RpcChannel manager_;
     PeerPool peers_;
     std::shared_ptr<const ClusterMap> map_;
     std::map<uint64_t, uint64_t> write_ids_;
     Error last_error_;
-    bool removes_by_file_ = true;
 };
 
 // A manager, storage daemons with one target each, and a client, on simulated machines.
@@ -298,8 +325,8 @@ public:
             storage_.push_back(std::make_unique<sim::SimNode>(
                 shared_,
                 identity(PeerRole::kStorage, i, "storage" + std::to_string(i)),
-                [i](sim::SimNode& node, Env& env) {
-                    return std::make_unique<StorageProcess>(node, env, i);
+                [this, i](sim::SimNode& node, Env& env) {
+                    return std::make_unique<StorageProcess>(node, env, i, capacity(i));
                 }));
         }
     }
@@ -351,8 +378,14 @@ public:
         return false;
     }
     sim::SimShared& shared() { return shared_; }
+    // From the node's next start on.
+    void set_capacity(uint64_t node, uint64_t bytes) { capacities_[node] = bytes; }
 
 private:
+    uint64_t capacity(uint64_t node) const {
+        auto found = capacities_.find(node);
+        return found == capacities_.end() ? 64 * MiB : found->second;
+    }
     struct ManagerProcess final : sim::Process {
         TestManager manager;
         ManagerProcess(Env& env, uint64_t nodes, uint64_t chains) : manager(env, nodes, chains) {}
@@ -369,20 +402,23 @@ private:
         sim::SimDisk disk;
         MemKv kv;
         Server server;
-        StorageProcess(sim::SimNode& node, Env& env, uint64_t id)
+        StorageProcess(sim::SimNode& node, Env& env, uint64_t id, uint64_t capacity_bytes)
             : disk(env, node.disk("t", 1 * GiB)),
               kv(env, node.kv("t")),
-              server(env, targets(disk, kv, id), options(id)) {}
+              server(env, targets(disk, kv, id, capacity_bytes), options(id)) {}
         Task<Status> start() override { return server.start(); }
         Task<void> stop() override { return server.stop(); }
 
-        static std::vector<TargetOptions> targets(Disk& disk, KvStore& kv, uint64_t id) {
+        static std::vector<TargetOptions> targets(Disk& disk,
+                                                  KvStore& kv,
+                                                  uint64_t id,
+                                                  uint64_t capacity_bytes) {
             TargetOptions target;
             target.disk = &disk;
             target.kv = &kv;
             target.store = StoreWorld::default_options();
             target.store.target = TargetId(id);
-            target.store.capacity_bytes = 64 * MiB;
+            target.store.capacity_bytes = capacity_bytes;
             target.store.sync_interval = std::chrono::milliseconds(100);
             return {target};
         }
@@ -408,6 +444,7 @@ private:
     }
 
     sim::SimShared shared_;
+    std::map<uint64_t, uint64_t> capacities_;
     std::unique_ptr<sim::SimNode> manager_;
     std::unique_ptr<sim::SimNode> client_;
     std::vector<std::unique_ptr<sim::SimNode>> storage_;

@@ -114,7 +114,8 @@ Task<void> expect_read(TestClient& client, ChunkKey key, std::string expected) {
 
 Task<void> expect_stored(ChunkStore& store, ChunkKey key, std::string expected) {
     auto found = co_await content_of(store, key);
-    EXPECT_TRUE(found.ok());
+    EXPECT_TRUE(found.ok()) << "target " << store.target().value << ": "
+                            << (found.ok() ? "" : found.error().to_string());
     EXPECT_TRUE(found.ok() && *found == expected);
 }
 
@@ -139,15 +140,93 @@ TEST(ReplicationTest, DamagedReplicaIsReadAroundAndRepaired) {
                              kPatience));
 }
 
+void damage(ClusterWorld& world, uint64_t node) {
+    for (uint64_t block = 1; block < 200; ++block) {
+        auto& slab = *world.storage_node(node).disk("t", 0).files().at("slab.000000");
+        slab.flip_byte(block * 4096 + 9);
+    }
+}
+
+TEST(ReplicationTest, ResyncTakesAChunkThatIsDamagedAtItsSourceFromAnotherMember) {
+    ClusterWorld world(5, 3, 2);
+    world.boot();
+    Contents contents;
+    // Written without a sync: its blocks are in the slabs only.
+    ChunkKey key = chunk_on(1, 1, 1);
+    world.storage_node(3).cut_power();
+    ASSERT_TRUE(world.run_until([&] { return !world.manager().healthy(); }, kPatience));
+    ASSERT_TRUE(world.run_on(world.client_node(), write_some(world.client(), contents), kPatience));
+    world.run_for(std::chrono::seconds(1));
+    damage(world, 1);  // The last that serves chain 1.
+
+    world.storage_node(3).boot();
+
+    ASSERT_TRUE(world.run_until([&] { return world.manager().healthy(); }, kPatience));
+    for (uint64_t node : {1U, 3U}) {
+        ASSERT_TRUE(world.run_on(world.storage_node(node),
+                                 expect_stored(world.store(node), key, *contents[key]),
+                                 kPatience));
+    }
+    EXPECT_EQ(world.manager().report(1).damaged_chunks(), 0U);
+}
+
+TEST(ReplicationTest, AChunkThatNobodyHasWholeIsReportedAndNotCopied) {
+    ClusterWorld world(6, 3, 2);
+    world.boot();
+    Contents contents;
+    world.storage_node(3).cut_power();
+    ASSERT_TRUE(world.run_until([&] { return !world.manager().healthy(); }, kPatience));
+    ASSERT_TRUE(world.run_on(world.client_node(), write_some(world.client(), contents), kPatience));
+    world.run_for(std::chrono::seconds(1));
+    damage(world, 1);
+    damage(world, 2);
+
+    world.storage_node(3).boot();
+
+    EXPECT_TRUE(world.run_until([&] { return world.manager().report(2).damaged_chunks() != 0; },
+                                kPatience));
+    EXPECT_FALSE(world.manager().healthy());
+}
+
+Task<void> write_large(TestClient& client, Contents& contents, uint64_t data) {
+    for (uint64_t index = 0; index < 8; ++index) {
+        ChunkKey key = chunk_on(1, data, index);
+        std::string text(1 * MiB, static_cast<char>('a' + index));
+        ChunkWrite change = change_of(pb::WRITE_DATA, 0, text);
+        co_await client.write(key, std::move(change), 8, false);
+        contents[key] = text;
+    }
+}
+
+TEST(ReplicationTest, AMemberWithoutRoomForWhatItMissedLetsTheOthersGoOn) {
+    ClusterWorld world(7, 3, 1);
+    world.boot();
+    Contents contents;
+    world.storage_node(3).kill();
+    ASSERT_TRUE(world.run_until([&] { return !world.manager().healthy(); }, kPatience));
+    ASSERT_TRUE(
+        world.run_on(world.client_node(), write_large(world.client(), contents, 1), kPatience));
+    world.set_capacity(3, 4 * MiB);
+    world.storage_node(3).boot();
+    ASSERT_TRUE(world.run_until([&] { return world.manager().report(3).full(); }, kPatience));
+
+    EXPECT_TRUE(
+        world.run_on(world.client_node(), write_large(world.client(), contents, 2), kPatience));
+
+    world.storage_node(3).kill();
+    world.set_capacity(3, 64 * MiB);
+    world.storage_node(3).boot();
+    ASSERT_TRUE(world.run_until([&] { return world.manager().healthy(); }, kPatience));
+    check_members(world, 1, contents);
+}
+
 // One owner of some chunks: changes them at random and reads them back, whatever happens.
 Task<void> own_chunks(TestClient& client, Contents& contents, uint64_t owner, uint64_t seed) {
     Random random(seed);
-    // A removal by file has no id: one that comes twice over a bad network would remove twice.
-    bool by_file = client.removes_by_file();
     for (int step = 0; step < 60; ++step) {
         ChunkKey key = chunk_on(1 + random.below(2), owner, random.below(5));
         uint64_t what = random.below(16);
-        if (what == 0 && by_file) {
+        if (what == 0) {
             uint64_t from = random.below(5);
             co_await client.remove_data(key.chain, DataId(owner), from);
             for (uint64_t i = from; i < 5; ++i) {
@@ -223,7 +302,6 @@ void chaos(uint64_t seed) {
         faults.stall_max = std::chrono::milliseconds(800);
     }
     if (random.chance(500000)) {
-        world.client().set_removes_by_file(false);
         faults.duplicate_ppm = static_cast<uint32_t>(random.below(20000));
         faults.duplicate_delay_max = std::chrono::milliseconds(random.range(1, 1500));
     }
