@@ -359,16 +359,15 @@ ChunkVersion Replicator::next_version(const WriteJob& job) const {
 // repetition.
 Status Replicator::check_order(const WriteJob& job) const {
     SessionId session(job.request.session());
-    uint64_t newest = 0;
-    if (job.base) {
-        const RecentWrite* recent = job.base->find_recent(session);
-        newest = recent == nullptr ? 0 : recent->write_id;
-    } else {
-        newest = tombstones_.newest(ChunkSlots::Key(job.member.target, job.key), session);
-        // The removed chunk had this very write.
-        newest += newest == job.request.write_id() ? 1 : 0;
+    uint64_t number = job.request.write_id();
+    const RecentWrite* recent = job.base ? job.base->find_recent(session) : nullptr;
+    if (recent != nullptr && recent->write_id == number) {
+        return {};  // A repetition, which is answered.
     }
-    if (session && newest > job.request.write_id()) {
+    // Also of a chunk that was removed and made anew: the removed one may have had this very write.
+    uint64_t removed = tombstones_.newest(ChunkSlots::Key(job.member.target, job.key), session);
+    bool overtaken = (recent != nullptr && recent->write_id > number) || removed >= number;
+    if (session && overtaken) {
         return Error(Errc::kStaleVersion,
                      to_string(job.key) + " already has a later write of this session");
     }
