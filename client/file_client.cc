@@ -2,6 +2,8 @@
 
 #include "kdfs/proto/layout.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -9,6 +11,23 @@ namespace kdfs::client {
 namespace {
 
 constexpr size_t kEvictAtOnce = 256;
+
+bool layout_fits(const pb::Attr& attr) {
+    return !S_ISREG(attr.mode()) || check_layout(attr.layout()).ok();
+}
+
+// Layouts are divided by from here on.
+Status check_layouts(const pb::MetaReply& reply) {
+    bool fit = layout_fits(reply.attr()) && layout_fits(reply.replaced());
+    for (const pb::DirEntry& entry : reply.entries()) {
+        fit = fit && layout_fits(entry.attr());
+    }
+    if (!fit) {
+        return Error(Errc::kMalformed,
+                     "the metadata server names a file layout that cannot be; run `kdfs fsck`");
+    }
+    return {};
+}
 
 }  // namespace
 
@@ -80,6 +99,12 @@ Task<Result<pb::MetaReply>> FileClient::call(pb::MetaRequest request) {
         opening.emplace(opening_);
     }
     auto reply = co_await session_.call(std::move(request));
+    if (reply.ok()) {
+        Status sound = check_layouts(*reply);
+        if (!sound.ok()) {
+            reply = std::move(sound).error();
+        }
+    }
     // In the same turn in which the call stops counting: a recall that overtook the answer either
     // finds the lease here or leaves word because a call is under way.
     if (reply.ok()) {

@@ -1,5 +1,6 @@
 #include "client/session.h"
 
+#include "kdfs/proto/text.h"
 #include "kdfs/proto/wire.h"
 
 #include <algorithm>
@@ -10,6 +11,8 @@ namespace {
 
 constexpr Duration kOpenTimeout = std::chrono::seconds(10);
 constexpr Duration kRenewTimeout = std::chrono::seconds(5);
+// What the server takes.
+constexpr size_t kNameBytesMax = 1024;
 
 bool is_change(const pb::MetaRequest& request) {
     switch (request.op_case()) {
@@ -226,9 +229,9 @@ Task<void> Session::open_session() {
 
 Task<Status> Session::open_on(std::shared_ptr<RpcConnection> connection) {
     pb::OpenSessionRequest request;
-    request.set_name(options_.name);
+    request.set_name(wire_text(options_.name, kNameBytesMax));
     request.set_resume(id_.value);
-    request.set_node_name(options_.node_name);
+    request.set_node_name(wire_text(options_.node_name, kNameBytesMax));
     request.set_cluster_id(options_.cluster_id);
     request.set_attempt(++attempts_);
     for (pb::HeldLease& held : holder_.held()) {

@@ -3,6 +3,7 @@
 #include "kdfs/proto/cluster_map.h"
 #include "kdfs/proto/member_state.h"
 #include "kdfs/proto/placement.h"
+#include "kdfs/proto/text.h"
 
 #include <algorithm>
 #include <utility>
@@ -56,8 +57,14 @@ Status Membership::check(const pb::HeartbeatRequest& request) const {
         return Error(Errc::kInvalidArgument,
                      who +
                          ": a heartbeat needs a node id, an incarnation, an address and at most " +
-                         std::to_string(kTargetsPerNodeMax) + " targets, names up to 1024 bytes");
+                         std::to_string(kTargetsPerNodeMax) + " targets, names up to 255 bytes");
     }
+    KDFS_TRY(check_targets(request));
+    return check_room(request);
+}
+
+Status Membership::check_targets(const pb::HeartbeatRequest& request) const {
+    std::string who = node_text(request);
     std::set<uint64_t> seen;
     for (const pb::TargetReport& report : request.targets()) {
         if (report.target() == 0 || !seen.insert(report.target()).second) {
@@ -75,16 +82,48 @@ Status Membership::check(const pb::HeartbeatRequest& request) const {
     return {};
 }
 
-Result<bool> Membership::heartbeat(const pb::HeartbeatRequest& request,
-                                   uint64_t connection,
-                                   TimePoint now) {
-    KDFS_TRY(check(request));
-    pb::Node* known = node(request.node());
+// Whether the map may grow by what the request brings.
+Status Membership::check_room(const pb::HeartbeatRequest& request) const {
+    const pb::Node* known = nullptr;
+    for (const pb::Node& n : map_.nodes()) {
+        known = n.id() == request.node() ? &n : known;
+    }
     if (known == nullptr && map_.nodes_size() >= kNodesMax) {
         return Error(Errc::kOverloaded,
                      node_text(request) + ": the cluster has " + std::to_string(kNodesMax) +
                          " nodes already");
     }
+    int added = 0;
+    for (const pb::TargetReport& report : request.targets()) {
+        bool there = std::any_of(map_.targets().begin(),
+                                 map_.targets().end(),
+                                 [&](const pb::Target& t) { return t.id() == report.target(); });
+        added += there ? 0 : 1;
+    }
+    if (map_.targets_size() + added > kTargetsMax) {
+        return Error(Errc::kOverloaded,
+                     node_text(request) + ": with its targets the cluster would have more than " +
+                         std::to_string(kTargetsMax) + ", which is the most there may be");
+    }
+    bool described = known != nullptr && known->name() == request.name() &&
+                     known->address() == request.address() &&
+                     known->unix_address() == request.unix_address() &&
+                     known->failure_domain() == request.failure_domain();
+    constexpr size_t kNumbersBytes = 64;
+    size_t grows = request.name().size() + request.address().size() +
+                   request.unix_address().size() + request.failure_domain().size() + kNumbersBytes;
+    if ((!described || added != 0) && map_.ByteSizeLong() + grows > kMapBytesMax) {
+        return Error(Errc::kOverloaded,
+                     node_text(request) + ": the cluster map is full; give nodes shorter names");
+    }
+    return {};
+}
+
+Result<bool> Membership::heartbeat(const pb::HeartbeatRequest& request,
+                                   uint64_t connection,
+                                   TimePoint now) {
+    KDFS_TRY(check(request));
+    pb::Node* known = node(request.node());
     bool was_online = known != nullptr && known->online();
     bool restarted = known != nullptr && known->incarnation() != request.incarnation();
     bool same_boot = known != nullptr && request.boot() != 0 && known->boot() == request.boot();
@@ -161,6 +200,8 @@ bool Membership::take_reports(const pb::HeartbeatRequest& request) {
         }
         bool was_full = reports_[report.target()].full();
         reports_[report.target()] = report;
+        std::string cause = wire_text(report.failure(), kNameBytesMax);
+        reports_[report.target()].set_failure(std::move(cause));
         if (report.full()) {
             changed = leave_syncing(report.target()) || changed;
         } else if (was_full && !report.failed()) {

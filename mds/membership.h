@@ -25,12 +25,17 @@ namespace kdfs::mds {
 // The first chains are made once `expected_nodes` nodes are here; nodes that come later are in the
 // map but in no chain yet.
 //
-// Bounds: kNodesMax nodes, kTargetsPerNodeMax targets each, kNameBytesMax per name or address.
+// Bounds: kNodesMax nodes, kTargetsMax targets, kNameBytesMax per name or address, and a map of
+// kMapBytesMax: whoever would make it larger is not let in, since the map goes out in one frame.
+// kTargetsMax is what that allows with the chains that make_placement() makes.
 class Membership {
 public:
-    static constexpr int kNodesMax = 4096;
+    static constexpr int kNodesMax = 512;
+    static constexpr int kTargetsMax = 400;
     static constexpr int kTargetsPerNodeMax = 256;
-    static constexpr size_t kNameBytesMax = 1024;
+    static constexpr size_t kNameBytesMax = 255;
+    // Room for fenced sessions and for what an answer has beside the map.
+    static constexpr size_t kMapBytesMax = kBodyBytesMax - 256 * KiB;
     static constexpr Duration kNodeLeaseDefault = std::chrono::seconds(4);
 
     struct Options {
@@ -76,6 +81,8 @@ private:
     };
 
     Status check(const pb::HeartbeatRequest& request) const;
+    Status check_targets(const pb::HeartbeatRequest& request) const;
+    Status check_room(const pb::HeartbeatRequest& request) const;
     pb::Node* node(uint64_t id);
     bool update_node(const pb::HeartbeatRequest& request);
     bool add_targets(const pb::HeartbeatRequest& request);

@@ -1,6 +1,7 @@
 #include "mds/schema.h"
 
 #include "kdfs/base/codec.h"
+#include "kdfs/proto/layout.h"
 
 #include <sys/stat.h>
 
@@ -89,7 +90,7 @@ bool read_layout(Reader& in, pb::Layout& layout) {
         return false;
     }
     layout.set_placement(static_cast<pb::Placement>(placement));
-    return in.ok();
+    return in.ok() && check_layout(layout).ok();
 }
 
 // Placement is stored one up, so that 0 is "not set".
@@ -111,7 +112,10 @@ bool read_policy(Reader& in, pb::Policy& policy) {
         }
         policy.set_placement(static_cast<pb::Placement>(placement - 1));
     }
-    return in.ok();
+    bool chunk_size_fits =
+        policy.chunk_bytes() == 0 || check_chunk_bytes(policy.chunk_bytes()).ok();
+    return in.ok() && chunk_size_fits && policy.width() <= kWidthMax &&
+           policy.replicas() <= kReplicasMax;
 }
 
 bool has_policy(const pb::Policy& policy) {

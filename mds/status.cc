@@ -98,6 +98,24 @@ void warn_of_targets(const Membership& membership, pb::StatusReply& reply) {
     }
 }
 
+// An answer is one frame. What does not fit is left out: sessions first, then warnings.
+void bound(pb::StatusReply& reply) {
+    constexpr size_t kReplyBytesMax = kBodyBytesMax - 64 * KiB;
+    int sessions = reply.sessions_size();
+    while (reply.ByteSizeLong() > kReplyBytesMax && reply.sessions_size() > 0) {
+        int keep = reply.sessions_size() / 2;
+        reply.mutable_sessions()->DeleteSubrange(keep, reply.sessions_size() - keep);
+    }
+    while (reply.ByteSizeLong() > kReplyBytesMax && reply.warnings_size() > 0) {
+        int keep = reply.warnings_size() / 2;
+        reply.mutable_warnings()->DeleteSubrange(keep, reply.warnings_size() - keep);
+    }
+    if (reply.sessions_size() < sessions) {
+        reply.add_warnings(std::to_string(sessions - reply.sessions_size()) +
+                           " more mounts are not listed: the answer would be too long");
+    }
+}
+
 }  // namespace
 
 void add_warnings(const Membership& membership, uint64_t expected_nodes, pb::StatusReply& reply) {
@@ -137,6 +155,7 @@ pb::StatusReply make_status(const State& state, const Counts& counts) {
                 std::chrono::duration_cast<std::chrono::seconds>(state.sessions.lease()).count()) +
             " s, nothing is to be done");
     }
+    bound(reply);
     return reply;
 }
 

@@ -1,11 +1,18 @@
 #include "storage/membership_client.h"
 
+#include "kdfs/proto/text.h"
 #include "kdfs/proto/wire.h"
 
 #include <algorithm>
 #include <utility>
 
 namespace kdfs::storage {
+namespace {
+
+// What the manager keeps and shows of why a disk failed.
+constexpr size_t kFailureBytesMax = 255;
+
+}  // namespace
 
 MembershipClient::MembershipClient(Env& env,
                                    ClusterView& view,
@@ -79,7 +86,7 @@ Task<pb::HeartbeatRequest> MembershipClient::compose() {
         replicator_.describe(*report);
         if (store->failure()) {
             report->set_failed(true);
-            report->set_failure(store->failure()->detail);
+            report->set_failure(wire_text(store->failure()->detail, kFailureBytesMax));
         }
     }
     request.set_map_epoch(replicator_.acted_epoch().value);

@@ -218,7 +218,7 @@ void print_json(const std::vector<Finding>& findings, bool failed, Console& cons
         one["advice"] = finding.advice;
         out["checks"].push_back(one);
     }
-    console.out << out.dump(2) << "\n";
+    console.out << out.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) << "\n";
 }
 
 int doctor(const Arguments& arguments, Console& console) {

@@ -15,7 +15,7 @@ packages=(
     # build
     cmake ninja-build g++ ccache mold lld pkg-config git python3 perl meson protobuf-compiler
     # lint and second compiler
-    clang clang-tidy clang-format
+    clang clang-tidy clang-format libclang-rt-dev
     # libraries
     fuse3 libfuse3-dev librocksdb-dev liburing-dev libxxhash-dev libboost-program-options-dev
     libprotobuf-dev libssl-dev nlohmann-json3-dev libspdlog-dev

@@ -132,7 +132,9 @@ int status(const Arguments& arguments, Console& console) {
         return console.fail(answer.error());
     }
     if (arguments.has("json")) {
-        console.out << status_json(answer->view, answer->reply, answer->context).dump(2) << "\n";
+        console.out << status_json(answer->view, answer->reply, answer->context)
+                           .dump(2, ' ', false, nlohmann::json::error_handler_t::replace)
+                    << "\n";
     } else {
         console.out << status_text(answer->view, answer->reply, answer->context);
     }

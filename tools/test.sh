@@ -9,6 +9,7 @@
 #   release   all tests on the release build
 #   tsan      ThreadSanitizer: unit tests of base, rt and rpc, all contract tests
 #   clang     build with clang++ and clang-tidy, then unit and contract tests
+#   fuzz      [SECONDS [NAME...]]: libFuzzer on each target of tests/fuzz (clang++), 60 s by default
 #   long      fsx with 200,000 operations on 5 seeds, memory with a million files: about an hour
 #   sweep     KDFS_SWEEP_SEEDS (default 200) more seeds of kdfs-sim; the commit names the first
 #
@@ -51,6 +52,29 @@ sweep() { # runs kdfs-sim over many seeds; stops at the first that fails and say
     echo "sweep: $seeds seeds from $first passed"
 }
 
+fuzz() { # [SECONDS [NAME...]]: stops at the first finding and says how to replay it
+    local seconds=${1:-60} names name found
+    shift || true
+    names=("$@")
+    [ $# -ne 0 ] || mapfile -t names < <(ls tests/fuzz/corpus)
+    for name in "${names[@]}"; do
+        mkdir -p "build/fuzz-corpus/$name" "build/fuzz-found/$name"
+        # What is written first is where new inputs go.
+        if ! "build/fuzz/bin/kdfs-fuzz-$name" -max_total_time="$seconds" -timeout=25 \
+            -rss_limit_mb=1024 -malloc_limit_mb=64 -max_len=65536 -print_final_stats=1 \
+            -artifact_prefix="build/fuzz-found/$name/" "build/fuzz-corpus/$name" \
+            "tests/fuzz/corpus/$name" >"build/fuzz-$name.log" 2>&1; then
+            tail -n 60 "build/fuzz-$name.log"
+            found=$(sed -n 's/.*Test unit written to //p' "build/fuzz-$name.log" | tail -n 1)
+            echo "fuzz: $name failed; replay with: build/fuzz/bin/kdfs-fuzz-$name $found"
+            exit 1
+        fi
+        echo "fuzz: $name," \
+            "$(sed -n 's/stat::number_of_executed_units: *//p' "build/fuzz-$name.log") inputs in" \
+            "$seconds s, no finding"
+    done
+}
+
 target=${1:-default}
 [ $# -eq 0 ] || shift
 case "$target" in
@@ -58,7 +82,7 @@ case "$target" in
     sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' "$0"
     exit 0
     ;;
-default | unit | sim | e2e | lint | release | tsan | clang | long | sweep) ;;
+default | unit | sim | e2e | lint | release | tsan | clang | fuzz | long | sweep) ;;
 *)
     echo "test.sh: there is no target '$target'; see tools/test.sh --help" >&2
     exit 2
@@ -107,6 +131,10 @@ clang)
 long)
     build release kdfs_programs
     run_tests release/tests/e2e -- -C long -L long "$@"
+    ;;
+fuzz)
+    build fuzz
+    fuzz "$@"
     ;;
 sweep)
     build release kdfs_programs

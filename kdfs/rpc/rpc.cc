@@ -1,6 +1,7 @@
 #include "kdfs/rpc/rpc.h"
 
 #include "kdfs/proto/cluster.pb.h"
+#include "kdfs/proto/text.h"
 #include "kdfs/proto/wire.h"
 
 #include <algorithm>
@@ -22,7 +23,7 @@ Buffer encode_error(const Error& error) {
     pb::ErrorBody body;
     body.set_code(static_cast<uint32_t>(error.code));
     constexpr size_t kDetailBytesMax = 4096;
-    body.set_detail(error.detail.substr(0, kDetailBytesMax));
+    body.set_detail(wire_text(error.detail, kDetailBytesMax));
     return encode(body);
 }
 

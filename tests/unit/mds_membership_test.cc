@@ -270,5 +270,72 @@ TEST(MembershipTest, AfterARestartOfTheManagerEveryNodeHasAFullLease) {
     }
 }
 
+// One node with `targets` targets from number `first` on.
+pb::HeartbeatRequest large_beat(uint64_t node, uint64_t first, int targets) {
+    pb::HeartbeatRequest request = beat(node, 1);
+    request.clear_targets();
+    for (int i = 0; i < targets; ++i) {
+        request.add_targets()->set_target(first + static_cast<uint64_t>(i));
+    }
+    return request;
+}
+
+// Chains are made for a part of the largest cluster, since that takes time by its square; the map
+// grows by the number of targets, and a little by their numbers, which are long here.
+TEST(MembershipTest, TheLargestMapWithItsChainsFitsIntoAFrame) {
+    Membership m(options(4), empty_map(), at(0));
+    constexpr int kPart = 8;
+    constexpr int kEach = Membership::kTargetsMax / 4 / kPart;
+    for (uint64_t n = 1; n <= 4; ++n) {
+        EXPECT_TRUE(must(m.heartbeat(large_beat(n, n << 20, kEach), n, at(0))));
+    }
+    EXPECT_GT(m.map().chains_size(), 0);
+    EXPECT_LT(m.map().ByteSizeLong() * kPart, Membership::kMapBytesMax);
+    expect_sound(m);
+}
+
+TEST(MembershipTest, TargetsBeyondTheBoundAreRefused) {
+    Membership m(options(1000), empty_map(), at(0));
+    constexpr int kEach = Membership::kTargetsMax / 4;
+    for (uint64_t n = 1; n <= 4; ++n) {
+        EXPECT_TRUE(must(m.heartbeat(large_beat(n, n * 10000, kEach), n, at(0))));
+    }
+    auto refused = m.heartbeat(beat(5, 1), 5, at(0));
+    ASSERT_FALSE(refused.ok());
+    EXPECT_EQ(refused.error().code, Errc::kOverloaded);
+    EXPECT_EQ(m.map().nodes_size(), 4);
+    // Who is in already may go on.
+    EXPECT_TRUE(m.heartbeat(large_beat(4, 40000, kEach), 4, at(1)).ok());
+}
+
+TEST(MembershipTest, NoNamesMakeTheMapTooLarge) {
+    Membership m(options(1000), empty_map(), at(0));
+    std::string name(Membership::kNameBytesMax, 'x');
+    int let_in = 0;
+    for (uint64_t n = 1; n <= Membership::kNodesMax + 1; ++n) {
+        pb::HeartbeatRequest request = beat(n, 1);
+        request.clear_targets();
+        request.set_name(name);
+        request.set_address(name);
+        request.set_unix_address(name);
+        request.set_failure_domain(name);
+        let_in += m.heartbeat(request, n, at(0)).ok() ? 1 : 0;
+    }
+    EXPECT_EQ(let_in, Membership::kNodesMax);
+    EXPECT_LT(m.map().ByteSizeLong(), Membership::kMapBytesMax);
+    pb::HeartbeatRequest request = beat(1, 1);
+    request.set_name(name + "x");
+    EXPECT_FALSE(m.heartbeat(request, 1, at(0)).ok());
+}
+
+TEST(MembershipTest, WhyADiskFailedIsKeptAsShortText) {
+    Membership m = three_nodes();
+    pb::HeartbeatRequest request = beat(1, 1);
+    request.mutable_targets(0)->set_failed(true);
+    request.mutable_targets(0)->set_failure(std::string(100000, 'x'));
+    EXPECT_TRUE(must(m.heartbeat(request, 1, at(10))));
+    EXPECT_EQ(m.reports().at(10).failure().size(), Membership::kNameBytesMax);
+}
+
 }  // namespace
 }  // namespace kdfs::mds

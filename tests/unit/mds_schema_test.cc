@@ -184,5 +184,22 @@ TEST(SchemaTest, CorruptRecordNamesItsKey) {
     EXPECT_NE(result.error().detail.find("'i 1f'"), std::string::npos) << result.error().detail;
 }
 
+// A layout is divided by, also before anybody looks at the file: a server that took one in at its
+// start from the queues would end each time.
+TEST(SchemaTest, LayoutsAndPoliciesThatCannotBeAreDamage) {
+    DeadData dead{DataId(5), some_layout(), 10};
+    dead.layout.set_chunk_bytes(0);
+    EXPECT_FALSE(decode_dead_data(dead_data_key(dead.data), encode(dead)).ok());
+    Trim trim{InodeId(5), DataId(4), some_layout(), 1, 2, 6};
+    trim.layout.set_width(0);
+    EXPECT_FALSE(decode_trim(trim_key(trim.ino, trim.change), encode(trim)).ok());
+    Inode file = some_file();
+    file.layout.set_chunk_bytes(kChunkBytesMin + 1);
+    EXPECT_FALSE(decode_inode(inode_key(file.ino), encode(file)).ok());
+    Inode directory = some_directory();
+    directory.policy.set_chunk_bytes(5);
+    EXPECT_FALSE(decode_inode(inode_key(directory.ino), encode(directory)).ok());
+}
+
 }  // namespace
 }  // namespace kdfs::mds
