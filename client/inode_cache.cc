@@ -1,5 +1,7 @@
 #include "client/inode_cache.h"
 
+#include "kdfs/base/mutant.h"
+
 #include <algorithm>
 #include <utility>
 
@@ -130,6 +132,9 @@ void InodeCache::cap(Inode& inode, uint64_t seq, pb::LeaseMode keep) {
 }
 
 void InodeCache::cap_absent(InodeId ino, uint64_t seq, pb::LeaseMode keep) {
+    if (mutant("forget_overtaken_recall")) {
+        return;
+    }
     Cap& entry = absent_caps_[ino];
     if (seq > entry.seq) {
         entry.seq = seq;

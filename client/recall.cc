@@ -1,6 +1,7 @@
 // Leases that go: what FileClient does when the server asks for them back, or forgets the session.
 
 #include "client/file_client.h"
+#include "kdfs/base/mutant.h"
 
 #include <sys/stat.h>
 
@@ -46,7 +47,7 @@ Task<pb::RecallReply> FileClient::recall(pb::RecallRequest request) {
             invalidator_->names();
         }
     }
-    if (was_exclusive || inode->dirty()) {
+    if ((was_exclusive || inode->dirty()) && !mutant("return_lease_before_data")) {
         co_await await_own_change(inode);
         ++inode->forces;
         co_await drain(inode);
@@ -177,7 +178,9 @@ void FileClient::lose_lease(Inode& inode) {
             .with("inode", inode.ino)
             .with("bytes", inode.buffer ? inode.buffer->bytes() : 0)
             .with("cause", "the metadata server took the lease back while it could not be reached");
-        inode.write_error = Error(Errc::kLostData, std::move(what));
+        if (!mutant("lose_data_silently")) {
+            inode.write_error = Error(Errc::kLostData, std::move(what));
+        }
     }
     forget_dirty(inode, 0);
     inode.giving_back = false;

@@ -1,5 +1,6 @@
 #include "client/session.h"
 
+#include "kdfs/base/mutant.h"
 #include "kdfs/proto/text.h"
 #include "kdfs/proto/wire.h"
 
@@ -300,6 +301,9 @@ Task<Status> Session::adopt_opened(pb::OpenSessionReply reply, SessionId asked) 
 void Session::alive(TimePoint sent_at) {
     last_sent_alive_ = std::max(last_sent_alive_, sent_at);
     valid_until_ = last_sent_alive_ + lease_ - lease_ / kMarginParts;
+    if (mutant("cache_past_the_lease")) {
+        valid_until_ = TimePoint::max();
+    }
     if (state_ == State::kSuspended && env_.now() < valid_until_) {
         state_ = State::kOpen;
         holder_.resumed({});

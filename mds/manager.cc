@@ -1,6 +1,7 @@
 #include "mds/manager.h"
 
 #include "kdfs/base/codec.h"
+#include "kdfs/base/mutant.h"
 #include "kdfs/kv/kv_load.h"
 #include "mds/schema.h"
 
@@ -143,7 +144,7 @@ Task<Status> Manager::publish(uint64_t epoch) {
         auto next = ClusterMap::make(membership_->map());
         KDFS_CHECK(next.ok());
         Status kept = persist();
-        if (kept.ok()) {
+        if (kept.ok() && !mutant("publish_before_durable")) {
             kept = co_await log_.durable();
         }
         publishing_ = false;
@@ -228,7 +229,8 @@ Task<Status> Manager::fence(SessionId session, SessionId floor) {
     membership_->fence(session, floor);
     uint64_t epoch = membership_->map().epoch();
     KDFS_CO_TRY(co_await publish());
-    while (membership_->oldest_epoch_in_use() < epoch && !stopping_) {
+    while (membership_->oldest_epoch_in_use() < epoch && !stopping_ &&
+           !mutant("fence_without_waiting")) {
         co_await progress_.wait();
     }
     if (stopping_) {

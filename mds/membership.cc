@@ -1,5 +1,6 @@
 #include "mds/membership.h"
 
+#include "kdfs/base/mutant.h"
 #include "kdfs/proto/cluster_map.h"
 #include "kdfs/proto/member_state.h"
 #include "kdfs/proto/placement.h"
@@ -125,7 +126,8 @@ Result<bool> Membership::heartbeat(const pb::HeartbeatRequest& request,
     KDFS_TRY(check(request));
     pb::Node* known = node(request.node());
     bool was_online = known != nullptr && known->online();
-    bool restarted = known != nullptr && known->incarnation() != request.incarnation();
+    bool restarted = known != nullptr && known->incarnation() != request.incarnation() &&
+                     !mutant("ignore_restart");
     bool same_boot = known != nullptr && request.boot() != 0 && known->boot() == request.boot();
     Health& health = health_[request.node()];
     health.heard = now;
@@ -326,7 +328,7 @@ Result<bool> Membership::sync_done(const pb::SyncDoneRequest& request) {
             continue;
         }
         TargetId target(request.target());
-        if (chain.version() != request.chain_version()) {
+        if (chain.version() != request.chain_version() && !mutant("take_old_sync_report")) {
             // The first answer was lost.
             if (member_state(chain, target) == pb::MEMBER_SERVING) {
                 return false;

@@ -1,5 +1,6 @@
 #include "mds/meta_service.h"
 
+#include "kdfs/base/mutant.h"
 #include "kdfs/proto/wire.h"
 #include "mds/layout_choice.h"
 
@@ -126,7 +127,8 @@ Task<Result<pb::MetaReply>> MetaService::run(pb::MetaRequest request, TimePoint 
 MetaService::Step MetaService::step(const pb::MetaRequest& request,
                                     Session& session,
                                     bool settled) {
-    if (request.seq() != 0 && session.replied.contains(request.seq())) {
+    if (request.seq() != 0 && session.replied.contains(request.seq()) &&
+        !mutant("drop_reply_memory")) {
         auto kept = state_.space.find_reply(session.id, request.seq());
         if (!kept.ok()) {
             return Step::fail(std::move(kept).error());
@@ -167,14 +169,14 @@ MetaService::Step MetaService::step(const pb::MetaRequest& request,
         return done;
     }
     for (const Touched& t : touched) {
-        if (trimmer_.busy(t.ino)) {
+        if (trimmer_.busy(t.ino) && !mutant("answer_before_cut")) {
             done.busy = t.ino;
             done.next = Step::Next::kWaitBusy;
             return done;
         }
     }
     done.conflicts = state_.leases->conflicts(session.id, touched);
-    if (!done.conflicts.empty()) {
+    if (!done.conflicts.empty() && !mutant("forget_recall")) {
         done.next = Step::Next::kRecall;
         return done;
     }
@@ -205,6 +207,9 @@ OpContext MetaService::context_of(const pb::MetaRequest& request, const Session&
         return choose_layout(*state_.manager.map(), policy, node, random_.u64());
     };
     context.is_open = [this, id = session.id, closed = not_open_ino(request)](InodeId ino) {
+        if (mutant("free_open_files")) {
+            return false;
+        }
         return ino.value == closed ? state_.leases->open_by_other(id, ino)
                                    : state_.leases->is_open(ino);
     };
@@ -245,6 +250,8 @@ Status MetaService::commit(const pb::MetaRequest& request,
     step.next = Step::Next::kAnswer;
     if (effects.trim) {
         trimmer_.begin(*effects.trim);
+    }
+    if (effects.trim && !mutant("answer_before_cut")) {
         // The answer is kept: the next step finds it and waits for the trim.
         step.busy = effects.trim->ino;
         step.next = Step::Next::kWaitBusy;
@@ -401,9 +408,9 @@ void MetaService::fill_statfs(pb::MetaReply& reply) {
 
 // Also an answer that changed nothing waits: what it saw must not be undone by a crash.
 Task<Result<pb::MetaReply>> MetaService::answer(pb::MetaReply reply, bool durable) {
-    if (durable) {
+    if (durable && !mutant("fsync_of_names_early")) {
         KDFS_CO_TRY(co_await state_.log.durable());
-    } else {
+    } else if (!mutant("answer_before_journal")) {
         KDFS_CO_TRY(co_await state_.log.committed(state_.log.appended()));
     }
     co_return reply;

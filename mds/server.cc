@@ -1,6 +1,7 @@
 #include "mds/server.h"
 
 #include "kdfs/base/codec.h"
+#include "kdfs/base/mutant.h"
 #include "kdfs/kv/kv_load.h"
 #include "kdfs/proto/wire.h"
 #include "mds/layout_choice.h"
@@ -144,7 +145,7 @@ Task<Status> Server::format_namespace() {
                         "the namespace has a root but no counters: run `kdfs fsck`");
     }
     KDFS_CO_TRY_ASSIGN(Counters counters, decode_counters(counters_key(), *stored));
-    counters.next_id += kIdsSkippedPerLife;
+    counters.next_id += mutant("reuse_ids") ? 0 : kIdsSkippedPerLife;
     KvBatch batch;
     batch.put(counters_key(), mds::encode(counters));
     KDFS_CO_TRY(state_.log.append(batch));

@@ -1,6 +1,7 @@
 #include "mds/session_service.h"
 
 #include "kdfs/base/codec.h"
+#include "kdfs/base/mutant.h"
 #include "kdfs/kv/kv_load.h"
 #include "kdfs/proto/layout.h"
 #include "kdfs/proto/wire.h"
@@ -148,7 +149,9 @@ Task<Result<pb::OpenSessionReply>> SessionService::open_new(
     }
     KDFS_CO_TRY(state_.log.append(batch));
     bind(id, std::move(connection));
-    KDFS_CO_TRY(co_await state_.log.durable());
+    if (!mutant("reuse_session_numbers")) {
+        KDFS_CO_TRY(co_await state_.log.durable());
+    }
     LogEvent(state_.env.log(), LogLevel::kInfo, "session opened")
         .with("session", id)
         .with("name", request.name());
@@ -413,7 +416,10 @@ Task<void> SessionService::expire(SessionId id) {
     if (!fenced.ok()) {
         co_return;  // Stopping, or the journal failed: the next life ends it.
     }
-    Status recovered = co_await recover_sizes(id);
+    Status recovered;
+    if (!mutant("skip_size_recovery")) {
+        recovered = co_await recover_sizes(id);
+    }
     if (state_.stopping) {
         co_return;
     }

@@ -1,6 +1,7 @@
 #include "mds/sessions.h"
 
 #include "kdfs/base/codec.h"
+#include "kdfs/base/mutant.h"
 #include "mds/schema.h"
 
 #include <algorithm>
@@ -67,12 +68,16 @@ std::vector<SessionId> Sessions::disconnect(uint64_t connection) {
 }
 
 bool Sessions::in_grace() const {
-    return std::any_of(sessions_.begin(), sessions_.end(), [](const auto& s) {
-        return !s.second.resumed;
-    });
+    return !mutant("serve_in_grace") &&
+           std::any_of(sessions_.begin(), sessions_.end(), [](const auto& s) {
+               return !s.second.resumed;
+           });
 }
 
 TimePoint Sessions::lease_end(const Session& session) const {
+    if (mutant("end_leases_early")) {
+        return session.heard + lease_ / 2;
+    }
     return session.heard + lease_ + lease_ / 16;
 }
 

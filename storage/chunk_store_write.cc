@@ -1,6 +1,7 @@
 // Staging and committing changes. See chunk_store.h for the rules.
 
 #include "kdfs/base/checksum.h"
+#include "kdfs/base/mutant.h"
 #include "storage/chunk_store.h"
 
 #include <algorithm>
@@ -393,7 +394,7 @@ void ChunkStore::hold_base(const StagedWrite& staged, KvBatch& batch) {
     }
     if (first_change && !staged.has_redo()) {
         dirty.fallback_blocks = base->blocks.size();
-        if (next != nullptr) {
+        if (next != nullptr && !mutant("keep_no_fallback")) {
             dirty.fallback_seq = base->seq;
             batch.put(fallback_key(staged.key_, base->seq), encode_record(*base));
         }
@@ -431,6 +432,9 @@ Status ChunkStore::apply_record(StagedWrite& staged) {
     last_seq_ += 1;
     bool existed = staged.base_ != nullptr || damaged_.erase(staged.key_) != 0;
     hold_base(staged, batch);
+    if (mutant("reuse_freed_blocks")) {
+        allocator_->release(UINT64_MAX);
+    }
     if (staged.has_redo()) {
         put_redo(staged, batch);
     }

@@ -1,5 +1,6 @@
 #include "storage/replicator.h"
 
+#include "kdfs/base/mutant.h"
 #include "kdfs/proto/wire.h"
 
 #include <algorithm>
@@ -132,7 +133,7 @@ Epoch Replicator::acted_epoch() {
         return {};
     }
     for (SessionId session : writers_) {
-        if (map->session_fenced(session)) {
+        if (map->session_fenced(session) && !mutant("act_before_writers_end")) {
             return std::min(acted_epoch_, map->epoch());
         }
     }
@@ -187,7 +188,10 @@ Result<Replicator::Member> Replicator::find_writer(ChainId chain,
 bool Replicator::in_place(const Member& member) const {
     auto stint = stints_.find(std::pair(member.target, member.chain));
     const pb::Chain* chain = view_.map() ? view_.map()->chain(member.chain) : nullptr;
-    if (stint == stints_.end() || stint->second != member.stint || chain == nullptr) {
+    if (chain == nullptr) {
+        return false;
+    }
+    if (stint == stints_.end() || (stint->second != member.stint && !mutant("forget_lost_place"))) {
         return false;
     }
     pb::MemberState state = member_state(*chain, member.target);
@@ -232,7 +236,10 @@ Task<Result<RpcReply>> Replicator::write(RpcRequest request) {
     job.key = key_of(job.request.chain(), job.request.chunk());
 
     ChunkSlots::Ref slot(slots_, ChunkSlots::Key(job.member.target, job.key));
-    SemaphoreHold locked = co_await slot->mutex.lock();
+    SemaphoreHold locked;
+    if (!mutant("write_without_lock")) {
+        locked = co_await slot->mutex.lock();
+    }
     // The wait may have been long: the map and the fences are looked at again.
     KDFS_CO_TRY_ASSIGN(job.member, find_writer(chain, job.request.chain_version(), from, target));
     if (job.from_client()) {
@@ -297,14 +304,14 @@ void Replicator::describe(pb::TargetReport& report) {
 }
 
 Task<Status> Replicator::finish(const WriteJob& job) {
-    if (job.request.sync()) {
+    if (job.request.sync() && !mutant("ack_before_sync")) {
         return job.member.store->sync_change(job.key);
     }
     return job.member.store->flushed();
 }
 
 bool Replicator::is_duplicate(const WriteJob& job) const {
-    if (!job.base) {
+    if (!job.base || mutant("forget_writers")) {
         return false;
     }
     if (job.request.kind() == pb::WRITE_REPLACE) {
@@ -348,8 +355,8 @@ Task<Status> Replicator::check_base(WriteJob& job) {
 // under this chain version, and every change of the store raises its number.
 ChunkVersion Replicator::next_version(const WriteJob& job) const {
     constexpr unsigned kSeqBits = 40;
-    if (job.base) {
-        return ChunkVersion(job.base->version.value + 1);
+    if (job.base || mutant("versions_start_over")) {
+        return ChunkVersion(job.base_version() + 1);
     }
     return ChunkVersion((job.request.chain_version() << kSeqBits) + job.member.store->last_seq() +
                         1);
@@ -367,7 +374,7 @@ Status Replicator::check_order(const WriteJob& job) const {
     // Also of a chunk that was removed and made anew: the removed one may have had this very write.
     uint64_t removed = tombstones_.newest(ChunkSlots::Key(job.member.target, job.key), session);
     bool overtaken = (recent != nullptr && recent->write_id > number) || removed >= number;
-    if (session && overtaken) {
+    if (session && overtaken && !mutant("forget_writers")) {
         return Error(Errc::kStaleVersion,
                      to_string(job.key) + " already has a later write of this session");
     }
@@ -379,11 +386,12 @@ bool Replicator::fits_on_base(const WriteJob& job) const {
     if (!job.base && !removes) {
         // Versions only go up, so this would bring back a chunk that was removed since.
         ChunkVersion removed = tombstones_.version(ChunkSlots::Key(job.member.target, job.key));
-        if (job.new_version <= removed) {
+        if (job.new_version <= removed && !mutant("forget_removed")) {
             return false;
         }
     }
-    bool same_version = job.base_version() == job.request.base_version();
+    bool same_version =
+        job.base_version() == job.request.base_version() || mutant("skip_base_check");
     if (job.request.kind() == pb::WRITE_REPLACE) {
         return same_version && (job.base ? job.base->digest() : 0) == job.request.base_digest();
     }
@@ -436,7 +444,7 @@ Task<Result<pb::WriteReply>> Replicator::locked_write(WriteJob& job, ChunkSlots:
     while (sends && !has_arrived(flight)) {
         KDFS_CO_TRY(co_await forward(flight, cargo));
     }
-    if (!in_place(job.member)) {
+    if (!in_place(job.member) && !mutant("commit_without_place")) {
         co_return Error(Errc::kStaleMap, "the chain changed; fetch the map and try again");
     }
     reply.set_version(staged->version().value);
@@ -500,8 +508,9 @@ bool Replicator::has_arrived(const Flight& flight) const {
     if (!next) {
         return true;
     }
+    uint64_t version = view_.map()->chain(flight.member.chain)->version();
     return flight.acked == next &&
-           flight.acked_version == view_.map()->chain(flight.member.chain)->version();
+           (flight.acked_version == version || mutant("count_old_acknowledgements"));
 }
 
 Task<Status> Replicator::forward(Flight& flight, Cargo& cargo) {
@@ -521,8 +530,10 @@ Task<Status> Replicator::forward(Flight& flight, Cargo& cargo) {
             if (sent.ok()) {
                 continue;
             }
-            if (is_refusal(sent.error().code) && !flight.ever_acked &&
-                !waits_for_room(flight, sent.error())) {
+            bool gives_up =
+                (is_refusal(sent.error().code) && !waits_for_room(flight, sent.error())) ||
+                mutant("give_up_after_sending");
+            if (gives_up && !flight.ever_acked) {
                 co_return sent;
             }
             if (sent.error().code == Errc::kStaleMap) {
@@ -540,6 +551,9 @@ Task<Status> Replicator::send_once(Flight& flight, Cargo& cargo, TargetId next) 
     uint64_t version = chain.version();
     RpcCall call = cargo.make(chain, next, env_.now() + kForwardTimeout);
     auto reply = co_await peers_.to(address).call(std::move(call));
+    if (!reply.ok() && mutant("ack_before_tail")) {
+        reply = RpcReply(encode(pb::WriteReply()));
+    }
     if (reply.ok()) {
         flight.acked = next;
         flight.acked_version = version;
@@ -611,6 +625,9 @@ Task<Status> Replicator::send_whole(ChunkStore* store,
         message.set_new_version(read->record->version.value);
         message.set_checksums(pack_sums(read->sums));
         for (const RecentWrite& recent : read->record->recent) {
+            if (mutant("replace_without_writers")) {
+                break;
+            }
             pb::RecentWrite* out = message.add_recent();
             out->set_session(recent.session.value);
             out->set_write_id(recent.write_id);

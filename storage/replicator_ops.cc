@@ -1,5 +1,6 @@
 // Reads, syncs, lists, repair, and changes of many chunks at once. See replicator.h.
 
+#include "kdfs/base/mutant.h"
 #include "kdfs/proto/wire.h"
 #include "storage/replicator.h"
 
@@ -10,7 +11,8 @@ namespace kdfs::storage {
 
 Result<Replicator::Member> Replicator::find_reader(ChainId chain, uint64_t version) {
     KDFS_TRY_ASSIGN(const pb::Chain* found, find_chain(chain, version));
-    for (TargetId target : serving_members(*found)) {
+    auto readers = mutant("read_from_any_member") ? write_path(*found) : serving_members(*found);
+    for (TargetId target : readers) {
         ChunkStore* local = store(target);
         if (local != nullptr && !local->failure()) {
             Member member;
@@ -45,7 +47,7 @@ Task<Result<RpcReply>> Replicator::read(RpcRequest request) {
         co_return std::move(admitted).error();
     }
     ChunkKey key = key_of(message.chain(), message.chunk());
-    if (pending(member.target, key)) {
+    if (pending(member.target, key) && !mutant("read_beside_pending")) {
         ChunkSlots::Ref slot(slots_, ChunkSlots::Key(member.target, key));
         TimePoint until = std::min(request.deadline, env_.now() + kPendingWaitMax);
         bool decided = co_await slot->decided.wait_until(until);
@@ -92,7 +94,10 @@ Task<Result<RpcReply>> Replicator::sync(RpcRequest request) {
                                 " takes no writes of chain " + std::to_string(chain.chain()));
         }
     }
-    Status synced = co_await local->sync();
+    Status synced;
+    if (!mutant("ack_before_sync")) {
+        synced = co_await local->sync();
+    }
     if (!synced.ok()) {
         co_return Error(Errc::kNotServing, synced.error().detail);
     }
@@ -251,7 +256,7 @@ Task<Status> Replicator::replace_damaged(Member member, ChunkKey key, Fetched fe
     }
     RecordPtr base = found.ok() ? *found : nullptr;
     bool same = unreadable || (base && base->version.value == fetched.version);
-    if (!in_place(member) || !same) {
+    if ((!in_place(member) || !same) && !mutant("repair_with_any_version")) {
         co_return Error(Errc::kStaleVersion, to_string(key) + " is being changed");
     }
     ChunkWrite write;

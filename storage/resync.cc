@@ -1,5 +1,6 @@
 #include "storage/resync.h"
 
+#include "kdfs/base/mutant.h"
 #include "kdfs/proto/wire.h"
 
 #include <algorithm>
@@ -34,8 +35,10 @@ ResyncPlan plan_resync(const ResyncPage& ours, const ResyncPage& theirs) {
         }
         const ResyncEntry& x = ours.entries[a++];
         const ResyncEntry& y = theirs.entries[b++];
-        bool equal = x.version == y.version && x.length == y.length && x.digest == y.digest &&
-                     x.version && !x.pending && !y.pending;
+        bool same_bytes =
+            (x.length == y.length && x.digest == y.digest) || mutant("compare_versions_only");
+        bool decided = (!x.pending && !y.pending) || mutant("trust_pending_chunks");
+        bool equal = x.version == y.version && same_bytes && x.version && decided;
         if (!equal) {
             plan.differ.push_back(x.chunk);
         }
@@ -155,11 +158,13 @@ Task<Status> Resync::compare(Job job) {
         }
         ResyncPlan plan = plan_resync(*ours, *theirs);
         sent += plan.differ.size();
-        Status pushed = co_await push_all(job, std::move(plan.differ));
-        if (!pushed.ok() && pushed.error().code != Errc::kCorrupt) {
-            co_return pushed;
+        if (!mutant("promote_before_synced")) {
+            Status pushed = co_await push_all(job, std::move(plan.differ));
+            if (!pushed.ok() && pushed.error().code != Errc::kCorrupt) {
+                co_return pushed;
+            }
+            damaged = pushed.ok() ? damaged : std::move(pushed);
         }
-        damaged = pushed.ok() ? damaged : std::move(pushed);
         after = plan.next_after;
     } while (after);
     KDFS_CO_TRY(std::move(damaged));
@@ -272,7 +277,7 @@ Task<Status> Resync::report(Job job) {
     chain->set_chain_version(job.version);
     RpcCall sync_call(MessageType::kSync, encode(sync), env_.now() + kCallTimeout);
     auto synced = co_await peers_.to(view_.address_of(job.to)).call(std::move(sync_call));
-    if (!synced.ok()) {
+    if (!synced.ok() && !mutant("promote_before_disk_sync")) {
         co_return std::move(synced).error();
     }
     pb::SyncDoneRequest done;

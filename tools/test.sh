@@ -11,6 +11,7 @@
 #   clang     build with clang++ and clang-tidy, then unit and contract tests
 #   fuzz      [SECONDS [NAME...]]: libFuzzer on each target of tests/fuzz (clang++), 60 s by default
 #   long      fsx with 200,000 operations on 5 seeds, memory with a million files: about an hour
+#   mutants   [NAME...]: breaks each rule of tests/mutants.txt and shows which test notices
 #   sweep     KDFS_SWEEP_SEEDS (default 200) more seeds of kdfs-sim; the commit names the first
 #
 # The last lines are ctest's summary. Further arguments go to ctest: tools/test.sh unit -R Codec
@@ -82,7 +83,7 @@ case "$target" in
     sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//p}' "$0"
     exit 0
     ;;
-default | unit | sim | e2e | lint | release | tsan | clang | fuzz | long | sweep) ;;
+default | unit | sim | e2e | lint | release | tsan | clang | fuzz | long | mutants | sweep) ;;
 *)
     echo "test.sh: there is no target '$target'; see tools/test.sh --help" >&2
     exit 2
@@ -135,6 +136,10 @@ long)
 fuzz)
     build fuzz
     fuzz "$@"
+    ;;
+mutants)
+    build mutants
+    tools/mutants.py build/mutants "$@"
     ;;
 sweep)
     build release kdfs_programs

@@ -1,5 +1,6 @@
 #include "kdfs/proto/member_state.h"
 
+#include "kdfs/base/mutant.h"
 #include "kdfs/proto/cluster_map.h"
 
 #include <algorithm>
@@ -33,6 +34,9 @@ pb::MemberState after_up(pb::MemberState state, bool others_serve) {
         case pb::MEMBER_LAST_SERVING:
             return pb::MEMBER_SERVING;
         case pb::MEMBER_OFFLINE:
+            if (!others_serve && mutant("serve_stale_survivor")) {
+                return pb::MEMBER_SERVING;
+            }
             return others_serve ? pb::MEMBER_SYNCING : pb::MEMBER_WAITING;
         default:
             return state;

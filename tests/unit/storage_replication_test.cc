@@ -351,5 +351,105 @@ TEST(ReplicationTest, KilledMembersAndBadNetworkLoseNothing) {
     }
 }
 
+Task<void> write_on_one(TestClient& client, Contents& contents) {
+    Random random(1);
+    for (uint64_t i = 0; i < 200; ++i) {
+        ChunkKey key = chunk_on(1, 1, i);
+        ChunkWrite change = change_of(pb::WRITE_DATA, 0, random_text(random, 4000));
+        apply_to(contents[key], change);
+        co_await client.write(key, std::move(change), 7, false);
+    }
+}
+
+// Sends one request to a storage daemon and gives the code of its answer; none for success.
+Task<void> send_to(Env* env, std::string address, RpcCall call, std::optional<Errc>* out) {
+    RpcChannel channel(*env, std::move(address), ChannelKind::kData);
+    auto reply = co_await channel.call(std::move(call));
+    *out = reply.ok() ? std::nullopt : std::optional(reply.error().code);
+    co_await channel.stop();
+}
+
+std::optional<Errc> ask(ClusterWorld& world, uint64_t node, MessageType type, Buffer body) {
+    std::optional<Errc> code;
+    std::string address;
+    for (const pb::Node& one : world.manager().map().nodes()) {
+        address = one.id() == node ? one.address() : address;
+    }
+    Env& env = world.client_node().env();
+    RpcCall call(type, std::move(body), env.now() + std::chrono::seconds(5));
+    EXPECT_TRUE(world.run_on(world.client_node(),
+                             send_to(&env, address, std::move(call), &code),
+                             kPatience));
+    return code;
+}
+
+const pb::Chain& chain_of(ClusterWorld& world) { return world.manager().map().chains(0); }
+
+pb::WriteRequest removal(ClusterWorld& world) {
+    pb::WriteRequest message;
+    message.set_chain(chain_of(world).id());
+    message.set_chain_version(chain_of(world).version());
+    message.mutable_chunk()->set_data(1);
+    message.set_kind(pb::WRITE_REMOVE);
+    message.set_session(7);
+    message.set_write_id(1);
+    return message;
+}
+
+TEST(ReplicationTest, OnlyTheHeadTakesClientsWrites) {
+    ClusterWorld world(1, 3, 1);
+    world.boot();
+    uint64_t head = head_of(chain_of(world)).value;
+
+    for (uint64_t node = 1; node <= world.nodes(); ++node) {
+        auto code = ask(world, node, MessageType::kWrite, encode(removal(world)));
+        EXPECT_EQ(code, node == head ? std::nullopt : std::optional(Errc::kNotServing));
+    }
+    pb::WriteRequest forwarded = removal(world);
+    forwarded.set_forwarded(true);
+    forwarded.set_target(head);
+    EXPECT_EQ(ask(world, head, MessageType::kWrite, encode(forwarded)), Errc::kNotServing);
+}
+
+TEST(ReplicationTest, ARequestOfAnotherChainVersionIsRefused) {
+    ClusterWorld world(1, 2, 1);
+    world.boot();
+    uint64_t head = head_of(chain_of(world)).value;
+    pb::ReadRequest read;
+    read.set_chain(chain_of(world).id());
+    read.mutable_chunk()->set_data(1);
+    for (uint64_t off : {0, 1}) {
+        uint64_t version = chain_of(world).version() + off;
+        pb::WriteRequest write = removal(world);
+        write.set_chain_version(version);
+        read.set_chain_version(version);
+        auto expected = off == 0 ? std::nullopt : std::optional(Errc::kStaleMap);
+        EXPECT_EQ(ask(world, head, MessageType::kWrite, encode(write)), expected);
+        EXPECT_EQ(ask(world, head, MessageType::kRead, encode(read)), expected);
+    }
+}
+
+TEST(ReplicationTest, AMemberAnswersReadsOnlyOnceItServes) {
+    ClusterWorld world(1, 2, 1);
+    world.boot();
+    world.storage_node(2).kill();
+    ASSERT_TRUE(world.run_until([&] { return !world.manager().healthy(); }, kPatience));
+    Contents contents;
+    ASSERT_TRUE(
+        world.run_on(world.client_node(), write_on_one(world.client(), contents), kPatience));
+    world.storage_node(2).boot();
+
+    pb::ReadRequest read;
+    read.set_chain(chain_of(world).id());
+    read.mutable_chunk()->set_data(1);
+    bool served = false;
+    for (int asked = 0; asked < 1000 && !served; ++asked) {
+        read.set_chain_version(chain_of(world).version());
+        served = !ask(world, 2, MessageType::kRead, encode(read)).has_value();
+        EXPECT_TRUE(!served || world.manager().healthy());
+    }
+    EXPECT_TRUE(served);
+}
+
 }  // namespace
 }  // namespace kdfs::storage
