@@ -593,6 +593,11 @@ TEST_P(MdsServerTest, AnUnlinkedFileLivesWhileItIsOpenAndIsCollectedAfterwards) 
     auto made = meta(0, create(0, "f"));
     ASSERT_TRUE(made.ok());
     uint64_t ino = made->attr().ino();
+    pb::MetaRequest flush;
+    flush.set_seq(client(0).next_seq());
+    flush.mutable_flush()->set_ino(ino);
+    flush.mutable_flush()->set_size(3 * MiB);
+    ASSERT_TRUE(meta(0, flush).ok());
     pb::MetaRequest remove;
     remove.set_seq(client(1).next_seq());
     remove.mutable_remove()->set_parent(kRootInode.value);
@@ -629,6 +634,7 @@ TEST_P(MdsServerTest, NothingIsCollectedOfAFileWhoseMakerNeverWroteIt) {
     // The same words about a lease that was asked back count for nothing.
     auto shared = meta(0, create(0, "shared"));
     ASSERT_TRUE(shared.ok());
+    client(0).set_dirty_size(shared->attr().ino(), 3 * MiB);
     ASSERT_TRUE(meta(1, getattr(shared->attr().ino())).ok());
     ASSERT_TRUE(meta(0, remove_unwritten(0, "shared", *shared)).ok());
     pass(std::chrono::seconds(3));
