@@ -68,6 +68,10 @@ Status SessionService::restore_sessions(const std::vector<KvEntry>& entries) {
     for (const KvEntry& e : entries) {
         KDFS_TRY_ASSIGN(Session session, Sessions::decode(e.key, e.value));
         state_.sessions.restore(session.id, session.name, session.node_name, state_.env.now());
+        if (state_.manager.map()->session_fenced(session.id)) {
+            // The storage daemons refuse it already: it cannot come back, its end is finished.
+            state_.sessions.find(session.id)->doomed = true;
+        }
     }
     return {};
 }
