@@ -165,6 +165,8 @@ public:
     Task<Status> sync();
     // Completes when all commits of one chunk so far do.
     Task<Status> sync_change(ChunkKey key);
+    // Completes when all removals so far do.
+    Task<Status> sync_removals();
     // Starts bringing written data to the disk, ahead of a sync() that will need it.
     Task<Status> sync_data();
 

@@ -55,6 +55,18 @@ Task<Status> ChunkStore::sync_change(ChunkKey key) {
     co_return synced;
 }
 
+// A removal writes no blocks, and open() does not fall back from a record that is not there.
+Task<Status> ChunkStore::sync_removals() {
+    if (failure_) {
+        co_return *failure_;
+    }
+    Status synced = co_await kv_.sync();
+    if (!synced.ok()) {
+        co_return fail(synced.error());
+    }
+    co_return synced;
+}
+
 Task<Status> ChunkStore::sync_data() {
     Status synced = co_await slabs_->sync(io_scope_);
     if (!synced.ok()) {

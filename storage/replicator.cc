@@ -41,8 +41,11 @@ public:
         return call;
     }
     Task<Status> mend(TargetId successor, uint64_t chain_version) override {
-        auto sent =
-            co_await replicator_.send_whole(job_.member.store, successor, job_.key, chain_version);
+        auto sent = co_await replicator_.send_whole(job_.member.store,
+                                                    successor,
+                                                    job_.key,
+                                                    chain_version,
+                                                    false);
         if (!sent.ok() && sent.error().code == Errc::kCorrupt) {
             co_return co_await replicator_.repair(job_.member, job_.key);
         }
@@ -602,7 +605,8 @@ Task<Result<pb::ChunkEntry>> Replicator::ask_entry(TargetId of,
 Task<Status> Replicator::send_whole(ChunkStore* store,
                                     TargetId to,
                                     ChunkKey key,
-                                    uint64_t chain_version) {
+                                    uint64_t chain_version,
+                                    bool sync) {
     auto theirs = co_await ask_entry(to, key, chain_version);
     if (!theirs.ok()) {
         co_return std::move(theirs).error();
@@ -619,6 +623,7 @@ Task<Status> Replicator::send_whole(ChunkStore* store,
     message.set_target(to.value);
     message.set_base_version(theirs->version());
     message.set_base_digest(theirs->digest());
+    message.set_sync(sync);
     message.set_kind(pb::WRITE_REMOVE);
     if (read->record) {
         message.set_kind(pb::WRITE_REPLACE);
@@ -659,7 +664,7 @@ Task<Status> Replicator::push_chunk(TargetId from,
             if (member.target != from) {
                 co_return Error(Errc::kNotServing, "another member of the chain is on this node");
             }
-            pushed = co_await send_whole(member.store, to, key, chain_version);
+            pushed = co_await send_whole(member.store, to, key, chain_version, false);
         }
         bool here = !pushed.ok() && pushed.error().code == Errc::kCorrupt;
         if (!here || repaired) {

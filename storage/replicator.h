@@ -158,7 +158,12 @@ private:
     bool has_arrived(const Flight& flight) const;
     TargetId successor(const Member& member) const;
 
-    Task<Status> send_whole(ChunkStore* store, TargetId to, ChunkKey key, uint64_t chain_version);
+    // Makes the chunk at `to` what it is here; with `sync` on its stable storage, too.
+    Task<Status> send_whole(ChunkStore* store,
+                            TargetId to,
+                            ChunkKey key,
+                            uint64_t chain_version,
+                            bool sync);
     // A chunk as another member has it.
     struct Fetched {
         uint64_t version = 0;

@@ -424,7 +424,7 @@ Task<Status> Replicator::send_missing(const Member& member,
         const pb::Chain* chain = view_.map()->chain(member.chain);
         TargetId next = successor(member);
         if (chain != nullptr && next) {
-            KDFS_CO_TRY(co_await send_whole(member.store, next, key, chain->version()));
+            KDFS_CO_TRY(co_await send_whole(member.store, next, key, chain->version(), true));
         }
     }
     co_return Status();
@@ -502,8 +502,8 @@ Task<Result<pb::RemoveDataReply>> Replicator::remove_all(pb::RemoveDataRequest m
     ChainId chain(message.chain());
     uint64_t first = message.from_index();
     pb::RemoveDataReply reply;
+    Member member;
     for (bool more = true; more;) {
-        Member member;
         KDFS_CO_TRY_ASSIGN(
             member,
             find_writer(chain, message.chain_version(), from, TargetId(message.target())));
@@ -526,11 +526,17 @@ Task<Result<pb::RemoveDataReply>> Replicator::remove_all(pb::RemoveDataRequest m
             reply.add_missing(index);
         }
         first = locked.back().key.chunk.index + 1;
-        locked.clear();
-        Status flushed = co_await member.store->flushed();
-        if (!flushed.ok()) {
-            co_return seen_from_outside(member, flushed.error());
-        }
+    }
+    // Who asked forgets the chunks then, so they must not come back after a power cut. Also if
+    // there were none: an attempt that failed may have just removed them.
+    Status kept;
+    if (mutant("confirm_unsynced_removal")) {
+        kept = co_await member.store->flushed();
+    } else {
+        kept = co_await member.store->sync_removals();
+    }
+    if (!kept.ok()) {
+        co_return seen_from_outside(member, kept.error());
     }
     co_return reply;
 }
