@@ -365,6 +365,34 @@ ChunkVersion Replicator::next_version(const WriteJob& job) const {
                         1);
 }
 
+namespace {
+
+bool shrinks(const pb::WriteRequest& request) {
+    return request.kind() == pb::WRITE_TRUNCATE || request.kind() == pb::WRITE_REMOVE;
+}
+
+}  // namespace
+
+// A client's change that only takes away has nothing to do: there is no chunk, or there was none
+// when it came first. The chunk was then made since, and a repetition must not cut it.
+bool Replicator::takes_nothing(const WriteJob& job) const {
+    if (!job.from_client() || !shrinks(job.request)) {
+        return false;
+    }
+    SessionId session(job.request.session());
+    uint64_t known = tombstones_.newest(ChunkSlots::Key(job.member.target, job.key), session);
+    return !job.base || (session && known == job.request.write_id() && !mutant("forget_writers"));
+}
+
+// A chunk that is not there has no record to remember the change that found nothing.
+void Replicator::remember_nothing_taken(const WriteJob& job) {
+    if (!job.base && job.request.session() != 0) {
+        ChunkRecord absent;
+        absent.remember(job.change.writer);
+        tombstones_.put(ChunkSlots::Key(job.member.target, job.key), absent);
+    }
+}
+
 // A write of a session that is older than one the chunk has seen was overtaken by its own
 // repetition.
 Status Replicator::check_order(const WriteJob& job) const {
@@ -376,7 +404,8 @@ Status Replicator::check_order(const WriteJob& job) const {
     }
     // Also of a chunk that was removed and made anew: the removed one may have had this very write.
     uint64_t removed = tombstones_.newest(ChunkSlots::Key(job.member.target, job.key), session);
-    bool overtaken = (recent != nullptr && recent->write_id > number) || removed >= number;
+    bool overtaken = (recent != nullptr && recent->write_id > number) ||
+                     (removed >= number && !takes_nothing(job));
     if (session && overtaken && !mutant("forget_writers")) {
         return Error(Errc::kStaleVersion,
                      to_string(job.key) + " already has a later write of this session");
@@ -420,13 +449,12 @@ Task<Result<StagedWrite>> Replicator::stage(WriteJob& job) {
 Task<Result<pb::WriteReply>> Replicator::locked_write(WriteJob& job, ChunkSlots::Slot& slot) {
     KDFS_CO_TRY(co_await check_base(job));
     pb::WriteReply reply;
-    bool shrinks =
-        job.request.kind() == pb::WRITE_TRUNCATE || job.request.kind() == pb::WRITE_REMOVE;
-    if (!job.base && shrinks && job.from_client()) {
-        co_return reply;
-    }
     if (is_duplicate(job)) {
         co_return co_await repeated_write(job);
+    }
+    if (takes_nothing(job)) {
+        remember_nothing_taken(job);
+        co_return reply;
     }
     auto staged = co_await stage(job);
     if (!staged.ok()) {

@@ -141,6 +141,8 @@ private:
     Task<Status> check_base(WriteJob& job);
     bool is_duplicate(const WriteJob& job) const;
     bool fits_on_base(const WriteJob& job) const;
+    bool takes_nothing(const WriteJob& job) const;
+    void remember_nothing_taken(const WriteJob& job);
     Status check_order(const WriteJob& job) const;
     ChunkVersion next_version(const WriteJob& job) const;
     Task<Result<pb::ChunkEntry>> ask_entry(TargetId of, ChunkKey key, uint64_t chain_version);

@@ -12,9 +12,11 @@
 namespace kdfs::storage {
 
 // What is remembered of chunks removed lately: their version and recent writers, so that a write
-// that comes again after its chunk was removed does not bring it back. In memory, which is enough:
-// a request names a chain version, and that changes when a member starts anew. Bound: kEntriesMax
-// chunks, the oldest go first; a repetition that is later than so many removals is not known.
+// that comes again after its chunk was removed does not bring it back. Also which truncations found
+// no chunk, so that one that comes again does not cut what was written since. In memory, which is
+// enough: a request names a chain version, and that changes when a member starts anew. Bound:
+// kEntriesMax chunks, the oldest go first; a repetition that is later than so many removals is not
+// known.
 class Tombstones {
 public:
     static constexpr size_t kEntriesMax = 16384;
@@ -27,7 +29,12 @@ public:
         Entry& entry = place->second;
         entry.version = std::max(entry.version, removed.version);
         std::vector<RecentWrite>& recent = entry.recent;
-        recent.insert(recent.end(), removed.recent.begin(), removed.recent.end());
+        for (RecentWrite write : removed.recent) {
+            // One entry per session, so that none that comes often pushes the others out.
+            write.write_id = std::max(write.write_id, newest(key, write.session));
+            std::erase_if(recent, [&](const RecentWrite& w) { return w.session == write.session; });
+            recent.push_back(write);
+        }
         if (recent.size() > ChunkRecord::kRecentMax) {
             recent.erase(recent.begin(),
                          recent.end() - static_cast<ptrdiff_t>(ChunkRecord::kRecentMax));
