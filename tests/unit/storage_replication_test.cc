@@ -411,6 +411,24 @@ TEST(ReplicationTest, OnlyTheHeadTakesClientsWrites) {
     EXPECT_EQ(ask(world, head, MessageType::kWrite, encode(forwarded)), Errc::kNotServing);
 }
 
+TEST(ReplicationTest, ATruncationThatFoundNoChunkDoesNotCutOneThatWasMadeSince) {
+    ClusterWorld world(1, 2, 1);
+    world.boot();
+    uint64_t head = head_of(chain_of(world)).value;
+    pb::WriteRequest truncation = removal(world);
+    truncation.set_kind(pb::WRITE_TRUNCATE);
+    truncation.set_offset(1);
+    truncation.set_session(8);
+    EXPECT_EQ(ask(world, head, MessageType::kWrite, encode(truncation)), std::nullopt);
+    EXPECT_EQ(ask(world, head, MessageType::kWrite, encode(truncation)), std::nullopt);
+    Contents contents;
+    ASSERT_TRUE(
+        world.run_on(world.client_node(), write_on_one(world.client(), contents), kPatience));
+
+    EXPECT_EQ(ask(world, head, MessageType::kWrite, encode(truncation)), std::nullopt);
+    check_members(world, 1, contents);
+}
+
 TEST(ReplicationTest, ARequestOfAnotherChainVersionIsRefused) {
     ClusterWorld world(1, 2, 1);
     world.boot();
