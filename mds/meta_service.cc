@@ -96,7 +96,7 @@ Task<Result<pb::MetaReply>> MetaService::run(pb::MetaRequest request, TimePoint 
             co_await state_.sessions_changed.wait_until(deadline);
             continue;
         }
-        Step now = step(request, *session, settled);
+        Step now = step_once(request, *session, settled);
         switch (now.next) {
             case Step::Next::kAnswer:
                 co_return co_await answer(std::move(now.reply), wants_durable(request));
@@ -124,6 +124,32 @@ Task<Result<pb::MetaReply>> MetaService::run(pb::MetaRequest request, TimePoint 
     }
 }
 
+// A change that was refused for good is not tried again when it comes again: what it lacked may be
+// there now, and its client goes on since.
+MetaService::Step MetaService::step_once(const pb::MetaRequest& request,
+                                         Session& session,
+                                         bool settled) {
+    uint64_t seq = request.seq();
+    if (!mutant("drop_reply_memory")) {
+        // Also of a request that changes nothing or fails.
+        session.acked_below = std::max(session.acked_below, request.acked_below());
+        session.refusals.erase(session.refusals.begin(),
+                               session.refusals.lower_bound(session.acked_below));
+        if (auto known = session.refusals.find(seq); known != session.refusals.end()) {
+            return Step::fail(known->second);
+        }
+    }
+    Step done = step(request, session, settled);
+    if (seq == 0 || seq < session.acked_below || done.next != Step::Next::kFail) {
+        return done;
+    }
+    ErrorClass kind = error_class(done.error.code);
+    if (kind == ErrorClass::kCaller || kind == ErrorClass::kFatal) {
+        session.refusals.emplace(seq, done.error);
+    }
+    return done;
+}
+
 MetaService::Step MetaService::step(const pb::MetaRequest& request,
                                     Session& session,
                                     bool settled) {
@@ -145,7 +171,8 @@ MetaService::Step MetaService::step(const pb::MetaRequest& request,
                                 "request " + std::to_string(request.seq()) +
                                     " of the session was acknowledged before"));
     }
-    if (request.seq() != 0 && session.replied.size() >= Sessions::kRepliesMax) {
+    if (request.seq() != 0 &&
+        session.replied.size() + session.refusals.size() >= Sessions::kRepliesMax) {
         return Step::fail(
             Error(Errc::kOverloaded, "the session has too many answers it did not acknowledge"));
     }

@@ -43,6 +43,7 @@ private:
     Task<Result<pb::MetaReply>> run(pb::MetaRequest request, TimePoint deadline);
     // Step says what has to be done before the next one.
     struct Step;
+    Step step_once(const pb::MetaRequest& request, Session& session, bool settled);
     Step step(const pb::MetaRequest& request, Session& session, bool settled);
     // Whether the session's own operation has to let what it gave back before come first.
     bool must_settle(SessionId session, const std::vector<Touched>& touched, bool settled) const;

@@ -34,6 +34,8 @@ struct Session {
     // Exactly-once memory: answered sequence numbers that the client has not acknowledged.
     std::set<uint64_t> replied;
     uint64_t acked_below = 0;
+    // Of those, the ones that were refused for good, and why. In memory only.
+    std::map<uint64_t, Error> refusals;
 };
 
 // The sessions and their leases in time. Pure: time comes in as an argument.
