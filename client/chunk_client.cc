@@ -38,6 +38,7 @@ struct ChunkClient::ReadState {
     ChainId chain;
     uint64_t offset = 0;  // rounded out to blocks
     uint64_t length = 0;
+    SessionId session;
     std::set<TargetId> tried;
     Error last;
     bool corrupt = false;
@@ -158,6 +159,7 @@ Task<Result<BufferChain>> ChunkClient::read(ChunkRead what) {
     ReadState state;
     state.chunk = what.chunk;
     state.chain = what.chain;
+    state.session = what.session;
     state.offset = what.offset / kBlockBytes * kBlockBytes;
     uint64_t end = (what.offset + what.length + kBlockBytes - 1) / kBlockBytes * kBlockBytes;
     state.length = std::min(end, kPieceBytesMax) - state.offset;
@@ -165,6 +167,11 @@ Task<Result<BufferChain>> ChunkClient::read(ChunkRead what) {
     co_await window_.acquire(state.length);
     SemaphoreHold hold(window_, state.length);
     while (true) {
+        if (source_.session() != state.session) {
+            co_return Error(Errc::kFenced,
+                            "chunk " + to_string(what.chunk) +
+                                ": the session was lost before the read was done");
+        }
         std::shared_ptr<const ClusterMap> map = source_.map();
         TargetId target = choose_replica(*map, state);
         if (target) {
@@ -203,7 +210,7 @@ Task<Result<BufferChain>> ChunkClient::read_from(std::shared_ptr<const ClusterMa
     set_key(request.mutable_chunk(), state.chunk);
     request.set_offset(state.offset);
     request.set_length(static_cast<uint32_t>(state.length));
-    request.set_session(source_.session().value);
+    request.set_session(state.session.value);
     TimePoint deadline = std::min(state.deadline, env_.now() + state.timeout);
     RpcCall call(MessageType::kRead, encode(request), deadline);
     auto reply = co_await channel->call(std::move(call));

@@ -21,9 +21,11 @@ struct ChunkRead {
     ChainId chain;
     uint64_t offset = 0;  // in the piece
     uint64_t length = 0;
+    // Under which it was learned that the file has this chunk.
+    SessionId session;
 
-    ChunkRead(ChunkId c, ChainId on, uint64_t at, uint64_t bytes)
-        : chunk(c), chain(on), offset(at), length(bytes) {}
+    ChunkRead(ChunkId c, ChainId on, uint64_t at, uint64_t bytes, SessionId under)
+        : chunk(c), chain(on), offset(at), length(bytes), session(under) {}
 };
 
 enum class Durability { kCommitted, kSynced };
@@ -59,7 +61,8 @@ public:
     ChunkClient(Env& env, const ClientOptions& options, MapSource& source);
     ~ChunkClient();
 
-    // The bytes of the range that the chunk has; fewer where it ends.
+    // The bytes of the range that the chunk has; fewer where it ends. kFenced once what.session is
+    // over: what is known of the file may be out of date, and the chunk may belong to nobody.
     Task<Result<BufferChain>> read(ChunkRead what);
     // Completes when every member that takes writes has committed. Writes to one chunk run one at
     // a time, in the order of the calls. Gives the chain's number for sync().

@@ -65,7 +65,8 @@ struct WriteOp {
 // is reported.
 // Durability: fsync() covers data, size and attributes of the file, and its name; not the times
 // that writes gave it: they reach the server within kSyncedTimesAge.
-// Lost sessions: unwritten data is gone and reported by kLostData, once per file.
+// Lost sessions: unwritten data is gone and reported by kLostData, once per file. Reads go on under
+// the next session; a change under way fails with kFenced.
 //
 // One loop. `env` and `invalidator` (may be null) outlive this. stop() before destruction, except
 // where a crash is simulated.
@@ -160,6 +161,7 @@ private:
     };
     // What a read goes by: current when it starts.
     struct ReadView {
+        SessionId session;  // that all this was learned under
         InodeRef inode;
         DataId data;
         pb::Layout layout;
@@ -214,6 +216,10 @@ private:
     Task<Result<pb::Attr>> setattr_call(pb::SetAttr request);
 
     // file_read.cc
+    Task<Result<BufferChain>> read_under(SessionId session,
+                                         OpenId id,
+                                         uint64_t offset,
+                                         uint64_t length);
     Task<Result<BufferChain>> read_range(ReadView view, uint64_t offset, uint64_t length);
     Task<Result<BufferChain>> read_piece(ReadView view, PieceRange range);
     std::shared_ptr<FetchedPiece> fetch(const ReadView& view, uint64_t piece);

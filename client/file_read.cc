@@ -11,12 +11,35 @@
 
 namespace kdfs::client {
 
+// A client that was shut out and comes back reads on: the file is still there, and what this client
+// had not written of it is reported by write, fsync and close. All of it is read again, because
+// others may have changed the file since.
 Task<Result<BufferChain>> FileClient::read(OpenId id, uint64_t offset, uint64_t length) {
+    TimePoint deadline = env_.now() + options_.patience;
+    while (true) {
+        SessionId session = session_.session();
+        auto data = co_await read_under(session, id, offset, length);
+        if (data.ok() || data.error().code != Errc::kFenced) {
+            co_return data;
+        }
+        bool another = co_await session_.wait_for_another(session, deadline);
+        if (!another) {
+            co_return data;
+        }
+    }
+}
+
+// kFenced if `session` ends before everything is read.
+Task<Result<BufferChain>> FileClient::read_under(SessionId session,
+                                                 OpenId id,
+                                                 uint64_t offset,
+                                                 uint64_t length) {
     auto file = open_file(id);
     if (!file.ok()) {
         co_return std::move(file).error();
     }
     ReadView view;
+    view.session = session;
     view.inode = (*file)->inode;
     Inode& inode = *view.inode;
     if (!usable(inode, pb::LEASE_READ)) {
@@ -36,12 +59,17 @@ Task<Result<BufferChain>> FileClient::read(OpenId id, uint64_t offset, uint64_t 
     length = std::min(length, size - offset);
     view.data = DataId(inode.attr.data());
     view.layout = inode.attr.layout();
-    view.cached = usable(inode, pb::LEASE_READ);
     auto map = co_await map_with(view.layout);
     if (!map.ok()) {
         co_return std::move(map).error();
     }
     view.map = std::move(*map);
+    if (session_.session() != session) {
+        co_return Error(Errc::kFenced,
+                        "inode " + std::to_string(inode.ino.value) +
+                            ": the session was lost before the read was done");
+    }
+    view.cached = usable(inode, pb::LEASE_READ);
     file = open_file(id);
     if (file.ok() && view.cached && options_.read_ahead_bytes != 0) {
         ReadAhead::Plan plan = (*file)->ahead.on_read(offset, length, size);
@@ -117,7 +145,7 @@ Task<Result<BufferChain>> FileClient::read_piece(ReadView view, PieceRange range
         }
         drop_fetched(*view.inode, range.chunk.index, range.chunk.index);
     }
-    ChunkRead what(range.chunk, range.chain, range.piece_offset, range.length);
+    ChunkRead what(range.chunk, range.chain, range.piece_offset, range.length, view.session);
     auto data = co_await chunks_.read(std::move(what));
     if (!data.ok() && data.error().code == Errc::kCorrupt) {
         co_return Error(
@@ -155,7 +183,7 @@ Task<void> FileClient::fetch_piece(ReadView view,
     chunk.index = piece;
     ChainId chain = chain_of_piece(view.layout, *table, piece);
     if (length != 0) {
-        ChunkRead what(chunk, chain, 0, length);
+        ChunkRead what(chunk, chain, 0, length, view.session);
         into->data = co_await chunks_.read(std::move(what));
     }
     into->done.set();

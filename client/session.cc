@@ -338,6 +338,20 @@ Task<bool> Session::wait_usable(TimePoint until) {
     co_return usable();
 }
 
+Task<bool> Session::wait_for_another(SessionId id, TimePoint until) {
+    while (state_ != State::kStopped && env_.now() < until) {
+        if (id_.value == 0) {
+            auto connection = co_await ensure_open();
+        }
+        if (id_.value != 0 && id_ != id) {
+            co_return true;
+        }
+        // While id_ is `id`, the next renewal finds out.
+        co_await usable_changed_.wait_until(std::min(until, env_.now() + kRetryDelayMax));
+    }
+    co_return false;
+}
+
 // Comes back at once after a loss: a restarted server waits for its clients, and others for what
 // this one holds.
 Task<void> Session::reconnect_after(std::shared_ptr<RpcConnection> connection) {

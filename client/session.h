@@ -69,6 +69,9 @@ public:
     bool usable() const { return state_ == State::kOpen && env_.now() < valid_until_; }
     // Returns when usable() or, with false, at `until`.
     Task<bool> wait_usable(TimePoint until);
+    // Returns when a session other than `id` is open (true), or at `until` (false): for who was
+    // refused because `id` is over, which this may not have heard yet.
+    Task<bool> wait_for_another(SessionId id, TimePoint until);
 
     std::shared_ptr<const ClusterMap> map() const override { return map_; }
     Task<bool> wait_newer(Epoch epoch, TimePoint until) override;

@@ -45,7 +45,8 @@ Status ClusterView::check_session(SessionId session) const {
     if (session && map_ && map_->session_fenced(session) && !mutant("ignore_session_fence")) {
         return Error(Errc::kFenced,
                      "session " + std::to_string(session.value) +
-                         " was shut out after it lost contact; mount again");
+                         " was shut out after it lost contact: its client opens a new one by "
+                         "itself; what it had not written is lost");
     }
     return {};
 }

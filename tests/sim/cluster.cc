@@ -216,8 +216,17 @@ std::shared_ptr<const ClusterMap> Cluster::map() {
 }
 
 bool Cluster::session_gone(SessionId session) {
-    return mds_->started() &&
-           dynamic_cast<MdsProcess&>(mds_->process()).server().session_over(session);
+    if (mds_->started()) {
+        return dynamic_cast<MdsProcess&>(mds_->process()).server().session_over(session);
+    }
+    // While it is down, the maps that it published before still shut sessions out.
+    return std::any_of(storage_.begin(), storage_.end(), [session](const auto& node) {
+        if (!node->started()) {
+            return false;
+        }
+        auto& server = dynamic_cast<StorageProcess&>(node->process()).server();
+        return server.view().map() && server.view().map()->session_fenced(session);
+    });
 }
 
 bool Cluster::healthy() {

@@ -42,7 +42,8 @@ public:
 
     Workload(SimClock& clock, Verdict& verdict, Random random, WorkloadOptions options);
 
-    // True if the servers have given up this session, or never knew it.
+    // True if the servers have given up this session, or never knew it. While the metadata server
+    // is down, what the storage daemons refuse counts.
     void set_fenced(std::function<bool(SessionId)> fenced) { fenced_ = std::move(fenced); }
 
     // Makes the workers' flows for a client that was started: to be run on its node.

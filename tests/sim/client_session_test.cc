@@ -1,0 +1,320 @@
+// The client library when its session ends or its connection goes: the servers are stand-ins that
+// speak the protocol and share one file system, which the test changes as others would.
+
+#include "client/block_sums.h"
+#include "client/file_client.h"
+#include "kdfs/proto/message_type.h"
+#include "kdfs/proto/wire.h"
+#include "tests/sim/sim_node.h"
+
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace kdfs::sim {
+namespace {
+
+constexpr const char* kMds = "mds:1";
+constexpr const char* kStorage = "storage1:1";
+
+// What the servers have, and what they were asked.
+struct Shared {
+    // The one file, of data id `data`, and the chunks there are by data id.
+    pb::Attr file;
+    std::map<uint64_t, std::string> chunks;
+    // Sessions that are over; those among them that only the storage daemon knows of.
+    std::set<uint64_t> over;
+    uint64_t sessions = 0;
+    uint64_t lease_seq = 0;
+    bool storage_serves = true;
+    uint64_t reads_refused = 0;
+
+    Shared() {
+        file.set_ino(7);
+        file.set_mode(S_IFREG | 0644);
+        file.set_nlink(1);
+        file.mutable_layout()->set_chunk_bytes(kChunkBytesMin);
+        file.mutable_layout()->set_width(1);
+        file.mutable_layout()->set_replicas(1);
+        file.mutable_layout()->set_table(1);
+        put(1, "of old");
+    }
+    // The file as somebody else left it.
+    void put(uint64_t data, std::string text) {
+        file.set_data(data);
+        file.set_size(text.size());
+        file.set_change(file.change() + 1);
+        file.set_cut(file.change());
+        chunks.clear();
+        chunks[data] = std::move(text);
+    }
+};
+
+Error fenced() { return {Errc::kFenced, "the session is over"}; }
+
+void fill_map(pb::ClusterMap& map) {
+    map.set_epoch(2);
+    map.set_cluster_id("test");
+    pb::Node* node = map.add_nodes();
+    node->set_id(1);
+    node->set_address(kStorage);
+    node->set_online(true);
+    pb::Target* target = map.add_targets();
+    target->set_id(1);
+    target->set_node(1);
+    pb::Chain* chain = map.add_chains();
+    chain->set_id(1);
+    chain->set_version(1);
+    pb::ChainMember* member = chain->add_members();
+    member->set_target(1);
+    member->set_state(pb::MEMBER_SERVING);
+    pb::ChainTable* table = map.add_tables();
+    table->set_id(1);
+    table->add_chains(1);
+}
+
+class FakeMds final : public Process {
+public:
+    FakeMds(Env& env, Shared& shared)
+        : shared_(shared),
+          server_(env, [this](RpcRequest request) { return answer(std::move(request)); }) {}
+    Task<Status> start() override { return server_.listen(kMds); }
+    Task<void> stop() override { return server_.stop(); }
+
+private:
+    Task<Result<RpcReply>> answer(RpcRequest request) {
+        if (request.type == MessageType::kOpenSession) {
+            co_return open(*decode<pb::OpenSessionRequest>(request.body));
+        }
+        if (request.type == MessageType::kRenew) {
+            auto body = decode<pb::RenewRequest>(request.body);
+            if (shared_.over.contains(body->session())) {
+                co_return fenced();
+            }
+            co_return RpcReply(encode(pb::RenewReply()));
+        }
+        if (request.type == MessageType::kMeta) {
+            co_return meta(*decode<pb::MetaRequest>(request.body));
+        }
+        co_return RpcReply(Buffer());
+    }
+    Result<RpcReply> open(const pb::OpenSessionRequest& request) {
+        if (shared_.over.contains(request.resume())) {
+            return fenced();
+        }
+        pb::OpenSessionReply reply;
+        reply.set_session(request.resume());
+        if (request.resume() == 0) {
+            reply.set_session(++shared_.sessions);
+        }
+        reply.set_lease_ms(8000);
+        fill_map(*reply.mutable_map());
+        return RpcReply(encode(reply));
+    }
+    Result<RpcReply> meta(const pb::MetaRequest& request) {
+        if (shared_.over.contains(request.session())) {
+            return fenced();
+        }
+        pb::MetaReply reply;
+        if (request.has_getattr() || request.has_open()) {
+            *reply.mutable_attr() = shared_.file;
+            reply.mutable_grant()->set_mode(pb::LEASE_READ);
+            reply.mutable_grant()->set_lease_seq(++shared_.lease_seq);
+        }
+        return RpcReply(encode(reply));
+    }
+
+    Shared& shared_;
+    RpcServer server_;
+};
+
+class FakeStorage final : public Process {
+public:
+    FakeStorage(Env& env, Shared& shared)
+        : shared_(shared),
+          server_(env, [this](RpcRequest request) { return answer(std::move(request)); }) {}
+    Task<Status> start() override { return server_.listen(kStorage); }
+    Task<void> stop() override { return server_.stop(); }
+
+private:
+    Task<Result<RpcReply>> answer(RpcRequest request) {
+        if (request.type != MessageType::kRead) {
+            co_return RpcReply(Buffer());
+        }
+        auto body = decode<pb::ReadRequest>(request.body);
+        if (!shared_.storage_serves || shared_.over.contains(body->session())) {
+            ++shared_.reads_refused;
+        }
+        if (!shared_.storage_serves) {
+            co_return Error(Errc::kNotServing, "as the test says");
+        }
+        if (shared_.over.contains(body->session())) {
+            co_return fenced();
+        }
+        // Of a chunk that is gone there is nothing, which reads as zeros.
+        BufferChain data(Buffer::copy_of(std::string_view(shared_.chunks[body->chunk().data()])));
+        pb::ReadReply reply;
+        reply.set_checksums(client::block_sums(0, data));
+        co_return RpcReply(encode(reply), std::move(data));
+    }
+
+    Shared& shared_;
+    RpcServer server_;
+};
+
+class ClientProcess final : public Process {
+public:
+    explicit ClientProcess(Env& env) : env_(env), files_(env, options(), nullptr) {}
+    Task<Status> start() override {
+        co_return co_await files_.start(env_.now() + std::chrono::seconds(30));
+    }
+    Task<void> stop() override { (void)co_await files_.stop(); }
+    client::FileClient& files() { return files_; }
+
+private:
+    static client::ClientOptions options() {
+        client::ClientOptions out;
+        out.mds_address = kMds;
+        out.name = "client";
+        out.read_ahead_bytes = 0;
+        return out;
+    }
+    Env& env_;
+    client::FileClient files_;
+};
+
+PeerIdentity named(std::string name) {
+    PeerIdentity out;
+    out.name = std::move(name);
+    return out;
+}
+
+class ClientSessionTest : public ::testing::Test {
+protected:
+    ClientSessionTest() : sim_(1) {
+        sim_.faults.set_enabled(false);
+        SimNode::Factory mds = [this](SimNode&, Env& env) {
+            return std::make_unique<FakeMds>(env, shared_);
+        };
+        SimNode::Factory storage = [this](SimNode&, Env& env) {
+            return std::make_unique<FakeStorage>(env, shared_);
+        };
+        SimNode::Factory client = [](SimNode&, Env& env) {
+            return std::make_unique<ClientProcess>(env);
+        };
+        mds_ = std::make_unique<SimNode>(sim_, named("mds"), mds);
+        storage_ = std::make_unique<SimNode>(sim_, named("storage1"), storage);
+        client_ = std::make_unique<SimNode>(sim_, named("client"), client);
+        mds_->boot();
+        storage_->boot();
+        client_->boot();
+        pass(std::chrono::seconds(1));
+    }
+
+    void pass(Duration time) {
+        TimePoint until = sim_.clock.now() + time;
+        while (sim_.clock.run_one(until)) {
+        }
+    }
+    client::FileClient& files() { return dynamic_cast<ClientProcess&>(client_->process()).files(); }
+    template <class T>
+    static Task<void> keep(Task<T> task, std::shared_ptr<std::optional<T>> out) {
+        T value = co_await std::move(task);
+        out->emplace(std::move(value));
+    }
+    // Empty until the task ends, which may be later.
+    template <class T>
+    std::shared_ptr<std::optional<T>> begin(Task<T> task) {
+        auto out = std::make_shared<std::optional<T>>();
+        client_->spawn(keep<T>(std::move(task), out));
+        return out;
+    }
+    template <class T>
+    std::optional<T> run(Task<T> task) {
+        auto out = begin(std::move(task));
+        TimePoint until = sim_.clock.now() + std::chrono::seconds(60);
+        while (!out->has_value() && sim_.clock.run_one(until)) {
+        }
+        return std::move(*out);
+    }
+    client::OpenId open_file() {
+        client::OpenOptions options;
+        auto opened = run(files().open(InodeId(7), options));
+        EXPECT_TRUE(opened && opened->ok());
+        return opened && opened->ok() ? (*opened)->id : 0;
+    }
+    static std::string text_of(const std::optional<Result<BufferChain>>& data) {
+        if (!data) {
+            return "(nothing yet)";
+        }
+        if (!data->ok()) {
+            return data->error().to_string();
+        }
+        return std::string((*data)->flatten().view());
+    }
+
+    SimShared sim_;
+    Shared shared_;
+    std::unique_ptr<SimNode> mds_;
+    std::unique_ptr<SimNode> storage_;
+    std::unique_ptr<SimNode> client_;
+};
+
+TEST_F(ClientSessionTest, AReadOfAClientThatWasShutOutGoesOnUnderItsNextSession) {
+    client::OpenId id = open_file();
+    EXPECT_EQ(text_of(run(files().read(id, 0, 100))), "of old");
+    // The map with the fence is out; the metadata server cannot be asked.
+    mds_->kill();
+    shared_.over.insert(1);
+    shared_.put(2, "of another client");
+
+    auto data = begin(files().read(id, 0, 100));
+    pass(std::chrono::seconds(1));
+    EXPECT_EQ(text_of(*data), "(nothing yet)");
+    EXPECT_GE(shared_.reads_refused, 1U);
+    mds_->boot();
+    pass(std::chrono::seconds(5));
+
+    EXPECT_EQ(text_of(*data), "of another client");
+    EXPECT_EQ(shared_.sessions, 2U);
+}
+
+TEST_F(ClientSessionTest, AReadUnderWayWhileTheSessionChangesGoesByWhatTheFileIsNow) {
+    client::OpenId id = open_file();
+    shared_.storage_serves = false;
+    auto data = begin(files().read(id, 0, 100));
+    pass(std::chrono::seconds(1));
+    ASSERT_GE(shared_.reads_refused, 1U);
+    // A stranger ends the session, empties the file and writes it anew.
+    shared_.over.insert(1);
+    shared_.put(2, "of another client");
+    pass(std::chrono::seconds(5));
+    ASSERT_EQ(shared_.sessions, 2U);
+
+    shared_.storage_serves = true;
+    pass(std::chrono::seconds(2));
+
+    EXPECT_EQ(text_of(*data), "of another client");
+}
+
+TEST_F(ClientSessionTest, AReadFailsWhenNoSessionIsToBeHadForLong) {
+    client::OpenId id = open_file();
+    mds_->kill();
+    shared_.over.insert(1);
+
+    auto data = begin(files().read(id, 0, 100));
+    pass(files().options().patience + std::chrono::seconds(10));
+
+    ASSERT_TRUE(data->has_value());
+    EXPECT_EQ((*data)->error().code, Errc::kFenced);
+}
+
+}  // namespace
+}  // namespace kdfs::sim
