@@ -135,9 +135,10 @@ void FuseBridge::init(fuse_conn_info* connection) {
     want(connection, FUSE_CAP_ATOMIC_O_TRUNC, true);
     want(connection, FUSE_CAP_AUTO_INVAL_DATA, true);
     want(connection, FUSE_CAP_PARALLEL_DIROPS, true);
-    want(connection, FUSE_CAP_READDIRPLUS, true);
-    want(connection, FUSE_CAP_READDIRPLUS_AUTO, true);
     want(connection, FUSE_CAP_ASYNC_DIO, true);
+    // Its entries could not be kept (see docs/decisions.md) and would take the place of names that
+    // are; attributes of a listing wait in our own cache for the lookups.
+    want(connection, FUSE_CAP_READDIRPLUS, false);
     want(connection, FUSE_CAP_EXPLICIT_INVAL_DATA, false);
     want(connection, FUSE_CAP_WRITEBACK_CACHE, false);
     want(connection, FUSE_CAP_SPLICE_READ, false);

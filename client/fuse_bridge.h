@@ -87,7 +87,7 @@ public:
     void release(fuse_req_t req, OpenId id);
     void fsync(fuse_req_t req, OpenId id, bool data_only);
     void opendir(fuse_req_t req, InodeId ino, fuse_file_info info);
-    void readdir(fuse_req_t req, uint64_t id, uint64_t offset, size_t size, bool plus);
+    void readdir(fuse_req_t req, uint64_t id, uint64_t offset, size_t size);
     void releasedir(fuse_req_t req, uint64_t id);
     void fsyncdir(fuse_req_t req);
     void statfs(fuse_req_t req);
@@ -131,7 +131,6 @@ private:
     bool add_entry(fuse_req_t req,
                    const DirStream& stream,
                    uint64_t number,
-                   bool plus,
                    std::vector<char>& out);
     void raise_kernel_read_ahead();
 
@@ -148,7 +147,7 @@ private:
     Task<void> do_read(fuse_req_t req, OpenId id, uint64_t offset, uint64_t length);
     Task<void> do_write(fuse_req_t req, WriteOp op);
     Task<void> do_fsync(fuse_req_t req, OpenId id, bool data_only);
-    Task<void> do_readdir(fuse_req_t req, uint64_t id, uint64_t offset, size_t size, bool plus);
+    Task<void> do_readdir(fuse_req_t req, uint64_t id, uint64_t offset, size_t size);
     Task<void> do_fsyncdir(fuse_req_t req);
     Task<void> do_statfs(fuse_req_t req);
     Task<void> do_setxattr(fuse_req_t req, pb::SetXattr op);

@@ -139,11 +139,7 @@ void op_opendir(fuse_req_t req, fuse_ino_t ino, fuse_file_info* info) {
 }
 
 void op_readdir(fuse_req_t req, fuse_ino_t, size_t size, off_t offset, fuse_file_info* info) {
-    bridge(req).readdir(req, info->fh, static_cast<uint64_t>(offset), size, false);
-}
-
-void op_readdirplus(fuse_req_t req, fuse_ino_t, size_t size, off_t offset, fuse_file_info* info) {
-    bridge(req).readdir(req, info->fh, static_cast<uint64_t>(offset), size, true);
+    bridge(req).readdir(req, info->fh, static_cast<uint64_t>(offset), size);
 }
 
 void op_releasedir(fuse_req_t req, fuse_ino_t, fuse_file_info* info) {
@@ -234,7 +230,6 @@ fuse_lowlevel_ops make_operations() {
     ops.fsync = op_fsync;
     ops.opendir = op_opendir;
     ops.readdir = op_readdir;
-    ops.readdirplus = op_readdirplus;
     ops.releasedir = op_releasedir;
     ops.fsyncdir = op_fsyncdir;
     ops.statfs = op_statfs;

@@ -273,15 +273,11 @@ void FuseBridge::releasedir(fuse_req_t req, uint64_t id) {
     fuse_reply_err(req, 0);
 }
 
-void FuseBridge::readdir(fuse_req_t req, uint64_t id, uint64_t offset, size_t size, bool plus) {
-    scope_->spawn_now(do_readdir(req, id, offset, size, plus));
+void FuseBridge::readdir(fuse_req_t req, uint64_t id, uint64_t offset, size_t size) {
+    scope_->spawn_now(do_readdir(req, id, offset, size));
 }
 
-Task<void> FuseBridge::do_readdir(fuse_req_t req,
-                                  uint64_t id,
-                                  uint64_t offset,
-                                  size_t size,
-                                  bool plus) {
+Task<void> FuseBridge::do_readdir(fuse_req_t req, uint64_t id, uint64_t offset, size_t size) {
     auto found = directories_.find(id);
     if (found == directories_.end()) {
         fuse_reply_err(req, EBADF);
@@ -312,7 +308,7 @@ Task<void> FuseBridge::do_readdir(fuse_req_t req,
             }
             continue;
         }
-        if (!add_entry(req, *stream, number, plus, out)) {
+        if (!add_entry(req, *stream, number, out)) {
             break;
         }
         ++number;
@@ -324,43 +320,28 @@ Task<void> FuseBridge::do_readdir(fuse_req_t req,
 bool FuseBridge::add_entry(fuse_req_t req,
                            const DirStream& stream,
                            uint64_t number,
-                           bool plus,
                            std::vector<char>& out) {
-    fuse_entry_param entry{};
+    struct stat st = {};
     std::string name;
     if (number < kDotEntries) {
-        // Without a node id: the kernel knows these.
         name = number == 0 ? "." : "..";
-        entry.attr.st_ino = stream.ino().value;
-        entry.attr.st_mode = S_IFDIR;
+        st.st_ino = stream.ino().value;
+        st.st_mode = S_IFDIR;
     } else {
         const pb::DirEntry& found = *stream.entry(number - kDotEntries);
         name = found.name();
-        if (plus) {
-            // The newest that is known: the page may be older than the lease.
-            const pb::Attr* attr = client_->cached_attr(InodeId(found.ino()));
-            entry = entry_of(InodeId(), name, attr == nullptr ? found.attr() : *attr);
-            // The kernel stamps these too late for forgetting all names to reach them.
-            entry.entry_timeout = 0;
-        } else {
-            entry.attr.st_ino = found.ino();
-            entry.attr.st_mode = found.mode();
-        }
+        st.st_ino = found.ino();
+        st.st_mode = found.mode();
     }
     size_t used = out.size();
     size_t room = out.capacity() - used;
     auto next = static_cast<off_t>(number + 1);
-    size_t needed = plus ? fuse_add_direntry_plus(req, nullptr, 0, name.c_str(), &entry, next)
-                         : fuse_add_direntry(req, nullptr, 0, name.c_str(), &entry.attr, next);
+    size_t needed = fuse_add_direntry(req, nullptr, 0, name.c_str(), &st, next);
     if (needed > room) {
         return false;
     }
     out.resize(used + needed);
-    if (plus) {
-        fuse_add_direntry_plus(req, out.data() + used, needed, name.c_str(), &entry, next);
-    } else {
-        fuse_add_direntry(req, out.data() + used, needed, name.c_str(), &entry.attr, next);
-    }
+    fuse_add_direntry(req, out.data() + used, needed, name.c_str(), &st, next);
     return true;
 }
 
