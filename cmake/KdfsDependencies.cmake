@@ -1,6 +1,7 @@
 # What kdfs takes from the system. A target of kdfs names these, never a library file:
 #   kdfs_dep_uring kdfs_dep_fuse kdfs_dep_rocksdb kdfs_dep_xxhash kdfs_dep_openssl
 #   kdfs_dep_protobuf kdfs_dep_json kdfs_dep_spdlog kdfs_dep_options kdfs_dep_threads kdfs_dep_gtest
+#   kdfs_dep_allocator
 
 if(DEFINED ENV{KDFS_FUSE_PREFIX})
     set(KDFS_FUSE_PREFIX $ENV{KDFS_FUSE_PREFIX})
@@ -18,6 +19,8 @@ find_package(GTest QUIET)
 find_package(Boost QUIET COMPONENTS program_options)
 find_path(KDFS_XXHASH_INCLUDE xxhash.h)
 
+option(KDFS_JEMALLOC "Programs take their memory from jemalloc; not with a sanitizer" OFF)
+
 set(missing "")
 if(PKG_CONFIG_FOUND)
     set(saved_path "$ENV{PKG_CONFIG_PATH}")
@@ -32,6 +35,7 @@ if(PKG_CONFIG_FOUND)
     pkg_check_modules(KDFS_FUSE QUIET IMPORTED_TARGET fuse3>=3.14)
     set(ENV{PKG_CONFIG_PATH} "${saved_path}")
     pkg_check_modules(KDFS_URING QUIET IMPORTED_TARGET liburing>=2.3)
+    pkg_check_modules(KDFS_JEMALLOC_LIB QUIET IMPORTED_TARGET jemalloc>=5)
     pkg_check_modules(KDFS_ROCKSDB QUIET IMPORTED_TARGET rocksdb>=7.8)
 else()
     list(APPEND missing "pkg-config")
@@ -58,6 +62,13 @@ kdfs_dependency(fuse "${KDFS_FUSE_FOUND}" "libfuse >= 3.14" PkgConfig::KDFS_FUSE
 kdfs_dependency(uring "${KDFS_URING_FOUND}" "liburing >= 2.3" PkgConfig::KDFS_URING)
 kdfs_dependency(rocksdb "${KDFS_ROCKSDB_FOUND}" "RocksDB >= 7.8" PkgConfig::KDFS_ROCKSDB)
 kdfs_dependency(xxhash "${KDFS_XXHASH_INCLUDE}" "xxHash")
+
+if(KDFS_JEMALLOC)
+    kdfs_dependency(allocator "${KDFS_JEMALLOC_LIB_FOUND}" "jemalloc >= 5"
+                    PkgConfig::KDFS_JEMALLOC_LIB)
+else()
+    add_library(kdfs_dep_allocator INTERFACE)
+endif()
 
 if(missing)
     list(REMOVE_ITEM missing "")

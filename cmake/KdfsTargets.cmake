@@ -28,7 +28,7 @@ function(kdfs_program name)
     endif()
     add_executable(${name} ${arg_SOURCES})
     target_include_directories(${name} PRIVATE ${CMAKE_SOURCE_DIR})
-    target_link_libraries(${name} PRIVATE ${arg_DEPS} kdfs_warnings)
+    target_link_libraries(${name} PRIVATE ${arg_DEPS} kdfs_dep_allocator kdfs_warnings)
     add_dependencies(kdfs_programs ${name})
 endfunction()
 

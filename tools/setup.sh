@@ -18,7 +18,7 @@ packages=(
     clang clang-tidy clang-format libclang-rt-dev
     # libraries
     fuse3 libfuse3-dev librocksdb-dev liburing-dev libxxhash-dev libboost-program-options-dev
-    libprotobuf-dev libssl-dev nlohmann-json3-dev libspdlog-dev
+    libprotobuf-dev libssl-dev nlohmann-json3-dev libspdlog-dev libjemalloc-dev
     # tests
     libgtest-dev libgmock-dev attr acl fio iproute2 sqlite3 util-linux procps
 )
