@@ -44,12 +44,17 @@ std::string encode_confirmed(const std::set<uint64_t>& nodes) {
     return out;
 }
 
-std::set<uint64_t> decode_confirmed(std::string_view value) {
+Result<std::set<uint64_t>> decode_confirmed(std::string_view value) {
     Reader r(value);
-    r.u8();
+    uint8_t format = r.u8();
     std::set<uint64_t> out;
     while (r.remaining() >= sizeof(uint64_t)) {
         out.insert(r.u64());
+    }
+    if (!r.done() || format != kRecordFormat) {
+        return Error(Errc::kCorrupt,
+                     "the record of the nodes that were seen with the cluster's id is damaged: "
+                     "restore the state directory of the metadata server from a copy");
     }
     return out;
 }
@@ -106,7 +111,8 @@ Status Manager::restore(const std::optional<std::string>& stored,
     }
     membership_.emplace(options_.membership, std::move(map), env_.now());
     if (confirmed) {
-        membership_->set_confirmed(decode_confirmed(*confirmed));
+        KDFS_TRY_ASSIGN(std::set<uint64_t> nodes, decode_confirmed(*confirmed));
+        membership_->set_confirmed(std::move(nodes));
         confirmed_stored_ = membership_->confirmed().size();
     }
     return {};
