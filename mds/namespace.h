@@ -52,7 +52,7 @@ struct Trim {
     DataId data;
     pb::Layout layout;
     uint64_t from_bytes = 0;    // the new end
-    uint64_t beyond_bytes = 0;  // the old end
+    uint64_t beyond_bytes = 0;  // the old end, kEndUnknown if a writer may have gone further
     uint64_t change = 0;        // makes the record's key unique
 };
 

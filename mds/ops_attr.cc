@@ -29,20 +29,23 @@ Status check_resize(View& view, const Inode& inode, uint64_t size) {
                      "a file cannot have " + std::to_string(size) + " bytes, at most " +
                          std::to_string(kFileBytesMax));
     }
-    return size < inode.size || size == 0 ? view.load_counters() : Status();
+    // For what resize() may queue.
+    return view.load_counters();
 }
 
 void resize(View& view, Inode& inode, uint64_t size, const OpContext& context) {
+    // An exclusive holder may have written chunks without having told the size yet; when it cuts
+    // the file itself, it has told it.
+    uint64_t end_bytes = view.end_forgotten(inode) ? kEndUnknown : known_end(inode, context);
     if (size == 0) {
-        // An exclusive holder may have written chunks without having told the size yet; when it
-        // cuts the file itself, it has told it.
-        uint64_t end_bytes = known_end(inode, context);
-        if (end_bytes != 0 || context.holds_exclusive(inode.ino) || view.end_forgotten(inode)) {
+        if (end_bytes != 0 || context.holds_exclusive(inode.ino)) {
             queue_dead_data(view, inode, end_bytes);
             inode.data = DataId(view.next_id());
         }
-    } else if (size < inode.size) {
-        Trim trim{inode.ino, inode.data, inode.layout, size, inode.size, inode.change};
+    } else if (size < end_bytes) {
+        // Also where the file grows: what a writer left beyond the size that it told is older than
+        // the new size and must not be found later, neither in the file nor as its size.
+        Trim trim{inode.ino, inode.data, inode.layout, size, end_bytes, inode.change};
         view.put(trim_key(trim.ino, trim.change), encode(trim));
         ++view.change_counts().trims;
         view.effects().trim = std::move(trim);

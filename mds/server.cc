@@ -33,7 +33,7 @@ Server::Server(Env& env, KvStore& store, Options options)
       trimmer_(state_),
       gc_(state_),
       meta_(state_, recaller_, trimmer_, gc_),
-      sessions_(state_, meta_),
+      sessions_(state_, meta_, trimmer_),
       rpc_(env, [this](RpcRequest request) { return handle(std::move(request)); }) {
     recaller_.set_take([this](SessionId session, pb::ReleaseOne item) {
         return meta_.release_one(session, std::move(item));

@@ -44,8 +44,12 @@ constexpr size_t kNameBytesMax = 1024;
 
 }  // namespace
 
-SessionService::SessionService(State& state, MetaService& meta)
-    : state_(state), meta_(meta), scope_(state.env.scheduler()), parts_(state.env.scheduler()) {}
+SessionService::SessionService(State& state, MetaService& meta, Trimmer& trimmer)
+    : state_(state),
+      meta_(meta),
+      trimmer_(trimmer),
+      scope_(state.env.scheduler()),
+      parts_(state.env.scheduler()) {}
 
 Task<Status> SessionService::start() {
     KDFS_CO_TRY_ASSIGN(std::optional<std::string> next,
@@ -490,7 +494,14 @@ Task<Status> SessionService::recover_size(InodeId ino) {
     uint64_t size = 0;
     uint64_t cut = 0;
     bool measured = false;
+    TimePoint deadline = state_.env.now() + kRecoverFor;
     while (true) {
+        // Chunks that a cut has not reached yet would count for the size it set. A cut that begins
+        // later has a higher Inode::cut, and what is measured here is outdated.
+        if (!measured && trimmer_.busy(ino)) {
+            KDFS_CO_TRY(co_await trimmer_.wait_until(ino, deadline));
+            continue;
+        }
         KvBatch batch;
         context.now = state_.env.wall_clock().now();
         Result<pb::MetaReply> reply = state_.space.apply(request, context, batch);
@@ -520,12 +531,12 @@ Task<Status> SessionService::recover_size(InodeId ino) {
             co_return Status();
         }
         cut = reply->attr().cut();
-        KDFS_CO_TRY_ASSIGN(size, co_await end_of_data(reply->attr()));
+        KDFS_CO_TRY_ASSIGN(size, co_await end_of_data(reply->attr(), deadline));
         measured = true;
     }
 }
 
-Task<Result<uint64_t>> SessionService::end_of_data(pb::Attr attr) {
+Task<Result<uint64_t>> SessionService::end_of_data(pb::Attr attr, TimePoint deadline) {
     std::shared_ptr<const ClusterMap> map = state_.manager.map();
     const pb::ChainTable* table = map->table(attr.layout().table());
     if (table == nullptr) {
@@ -533,7 +544,6 @@ Task<Result<uint64_t>> SessionService::end_of_data(pb::Attr attr) {
             Errc::kCorrupt,
             "inode " + std::to_string(attr.ino()) + " refers to an unknown chain table");
     }
-    TimePoint deadline = state_.env.now() + kRecoverFor;
     DataId data(attr.data());
     uint64_t piece = piece_bytes(attr.layout());
     std::vector<Task<Result<uint64_t>>> tasks;

@@ -4,6 +4,7 @@
 #include "kdfs/rt/sync.h"
 #include "mds/meta_service.h"
 #include "mds/state.h"
+#include "mds/trimmer.h"
 
 #include <cstdint>
 #include <memory>
@@ -19,8 +20,8 @@ namespace kdfs::mds {
 // files go; its record goes.
 class SessionService {
 public:
-    // How long sizes are looked for in chunks that nobody serves now. After that the size that the
-    // client last reported stands.
+    // How long the size of a file is looked for while nobody serves some of its chunks. After that
+    // the size that the client last reported stands.
     static constexpr Duration kRecoverFor = std::chrono::seconds(30);
     // Looks for leases that ran out this many times per lease.
     static constexpr int kLooksPerLease = 32;
@@ -28,7 +29,7 @@ public:
     static constexpr uint64_t kOrphansAtOnce = 256;
 
     // All outlive this.
-    SessionService(State& state, MetaService& meta);
+    SessionService(State& state, MetaService& meta, Trimmer& trimmer);
 
     // Loads the sessions of an earlier life; grace begins.
     Task<Status> start();
@@ -66,11 +67,12 @@ private:
     Task<Status> forget_ends();
     Task<Status> recover_sizes(SessionId id);
     Task<Status> recover_size(InodeId ino);
-    Task<Result<uint64_t>> end_of_data(pb::Attr attr);
+    Task<Result<uint64_t>> end_of_data(pb::Attr attr, TimePoint deadline);
     Task<Status> erase(SessionId id);
 
     State& state_;
     MetaService& meta_;
+    Trimmer& trimmer_;
     uint64_t next_session_ = 1;
     bool orphans_swept_ = false;
     Event stop_;

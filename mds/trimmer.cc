@@ -45,6 +45,22 @@ Task<void> Trimmer::wait(InodeId ino) {
     co_await busy->done.wait();
 }
 
+Task<Status> Trimmer::wait_until(InodeId ino, TimePoint deadline) {
+    while (true) {
+        auto found = busy_.find(ino);
+        if (found == busy_.end()) {
+            co_return Status();
+        }
+        if (state_.stopping || state_.env.now() >= deadline) {
+            co_return Error(Errc::kTimeout,
+                            "inode " + std::to_string(ino.value) +
+                                " is still being cut: not all of its chains serve");
+        }
+        std::shared_ptr<Busy> busy = found->second;
+        co_await busy->done.wait_until(deadline);
+    }
+}
+
 Task<void> Trimmer::run(Trim trim) {
     InodeId ino = trim.ino;
     while (!state_.stopping) {

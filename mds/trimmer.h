@@ -10,8 +10,9 @@
 
 namespace kdfs::mds {
 
-// Cuts the chunks of files that were made shorter. The intent is in the journal with the new size;
-// it is carried out before anybody gets an answer about the file, and again after a restart.
+// Cuts the chunks of files that were made shorter, or set to a size when a writer may have gone
+// beyond it. The intent is in the journal with the new size; it is carried out before anybody gets
+// an answer about the file, and again after a restart.
 // While it is under way the inode is busy: operations on it wait.
 // Bound: one attempt takes kAttempt at most; attempts go on until one succeeds or the server stops.
 class Trimmer {
@@ -31,6 +32,8 @@ public:
     bool busy(InodeId ino) const { return busy_.contains(ino); }
     // Until the inode is not busy.
     Task<void> wait(InodeId ino);
+    // The same until `deadline`; then kTimeout.
+    Task<Status> wait_until(InodeId ino, TimePoint deadline);
     size_t running() const { return busy_.size(); }
 
 private:

@@ -58,6 +58,8 @@ public:
     Task<void> stop() override { co_return; }
     uint64_t removed() const { return removed_; }
     uint64_t truncated() const { return truncated_; }
+    // No removal gets through until this is taken back.
+    void keep_chunks(bool keep) { keeps_chunks_ = keep; }
     uint64_t epoch() const { return map_.epoch(); }
     uint64_t maps_pushed() const { return maps_pushed_; }
     uint64_t syncing() const {
@@ -124,6 +126,9 @@ private:
             co_return RpcReply();
         }
         if (request.type == MessageType::kRemoveData) {
+            if (keeps_chunks_) {
+                co_return Error(Errc::kBusy, "removals are held up");
+            }
             ++removed_;
             co_return RpcReply(encode(pb::RemoveDataReply()));
         }
@@ -148,6 +153,7 @@ private:
     uint64_t maps_pushed_ = 0;
     uint64_t removed_ = 0;
     uint64_t truncated_ = 0;
+    bool keeps_chunks_ = false;
     RpcChannel channel_;
     RpcServer server_;
     TaskScope scope_;
@@ -593,6 +599,41 @@ TEST_P(MdsServerTest, ATruncationIsAnsweredAfterTheChunksAreCut) {
     EXPECT_EQ(done->attr().size(), 100U);
     EXPECT_EQ(storage(0).truncated() + storage(1).truncated(), 1U);
     EXPECT_GE(storage(0).removed() + storage(1).removed(), kWidthDefault);
+}
+
+TEST_P(MdsServerTest, TheSizeOfAFileThatIsBeingCutIsLookedForWhenItIsCut) {
+    client(0).set_name("gone");
+    open(0);
+    open(1);
+    auto made = meta(0, create(0, "f"));
+    ASSERT_TRUE(made.ok());
+    uint64_t ino = made->attr().ino();
+    pb::MetaRequest flush;
+    flush.set_seq(client(0).next_seq());
+    flush.mutable_flush()->set_ino(ino);
+    flush.mutable_flush()->set_size(12345);
+    ASSERT_TRUE(meta(0, flush).ok());
+    lengths_[made->attr().data()] = 12345;
+    storage(0).keep_chunks(true);
+    storage(1).keep_chunks(true);
+    pb::MetaRequest cut;
+    cut.set_seq(client(0).next_seq());
+    cut.mutable_setattr()->set_ino(ino);
+    cut.mutable_setattr()->set_size(100);
+    auto early = run_on(*clients_[0], client(0).meta(cut), std::chrono::seconds(2));
+    ASSERT_FALSE(early.has_value());
+    clients_[0]->cut_power();
+    auto ended = run_on(*clients_[1], client(1).end_sessions("gone"));
+    ASSERT_TRUE(ended && ended->ok());
+    pass(std::chrono::seconds(5));
+
+    lengths_[made->attr().data()] = 100;
+    storage(0).keep_chunks(false);
+    storage(1).keep_chunks(false);
+    auto seen = meta(1, getattr(ino));
+
+    ASSERT_TRUE(seen.ok()) << seen.error().to_string();
+    EXPECT_EQ(seen->attr().size(), 100U);
 }
 
 TEST_P(MdsServerTest, AnUnlinkedFileLivesWhileItIsOpenAndIsCollectedAfterwards) {

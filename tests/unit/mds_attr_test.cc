@@ -110,6 +110,27 @@ TEST(AttrTest, ShrinkingRecordsATrimUntilItIsFinished) {
     EXPECT_TRUE(tree.fsck().clean());
 }
 
+TEST(AttrTest, GrowingCutsWhatAWriterMayHaveLeftBeyondTheEnd) {
+    TestTree tree;
+    InodeId shared = tree.make(kRootInode, "shared");
+    InodeId old = tree.make(kRootInode, "old");
+    tree.written_by_other = {shared};
+
+    ASSERT_TRUE(tree.set_size(shared, 100).ok());
+    ASSERT_TRUE(tree.effects.trim.has_value());
+    EXPECT_EQ(tree.effects.trim->from_bytes, 100U);
+    EXPECT_EQ(tree.effects.trim->beyond_bytes, kEndUnknown);
+    ASSERT_TRUE(tree.set_size(old, 100).ok());
+    EXPECT_FALSE(tree.effects.trim.has_value());
+    KvBatch batch;
+    ASSERT_TRUE(tree.space.forget_ends(batch).ok());
+    tree.commit(batch);
+    ASSERT_TRUE(tree.set_size(old, 100).ok());
+    ASSERT_TRUE(tree.effects.trim.has_value());
+    EXPECT_EQ(tree.effects.trim->from_bytes, 100U);
+    EXPECT_TRUE(tree.fsck().clean());
+}
+
 TEST(AttrTest, TruncationToNothingChangesTheData) {
     TestTree tree;
     InodeId file = tree.make(kRootInode, "f");
