@@ -37,6 +37,14 @@ void Workload::session_lost(uint64_t client, SessionId session) {
     settling_.push_back({clock_.now() + kSettleTime, client});
 }
 
+void Workload::saw_session(uint64_t client, SessionId session) {
+    SessionId before = sessions_[client];
+    if (before && before != session) {
+        session_lost(client, before);
+    }
+    sessions_[client] = session;
+}
+
 bool Workload::session_is_lost(uint64_t client, SessionId session) const {
     auto now = sessions_.find(client);
     return now == sessions_.end() || lost_sessions_.contains(session) ||

@@ -84,7 +84,8 @@ public:
     bool notice_lost_sessions();
     // `client` noticed that its session is gone.
     void session_lost(uint64_t client, SessionId session);
-    void saw_session(uint64_t client, SessionId session) { sessions_[client] = session; }
+    // The client's session is this now: the one it had before, if another, is lost.
+    void saw_session(uint64_t client, SessionId session);
     bool session_is_lost(uint64_t client, SessionId session) const;
     bool lost_before(uint64_t client) const { return clients_that_lost_.contains(client); }
 
