@@ -1,5 +1,6 @@
 #include "client/file_client.h"
 
+#include "client/hold.h"
 #include "kdfs/proto/layout.h"
 
 #include <sys/stat.h>
@@ -87,17 +88,14 @@ Task<Status> FileClient::stop() {
     co_return first;
 }
 
-Task<Result<pb::MetaReply>> FileClient::call(pb::MetaRequest request) {
+Task<Result<pb::MetaReply>> FileClient::call(pb::MetaRequest request, OpenAsk* ask) {
     struct Count {
         explicit Count(size_t& c) : counter(c) { ++counter; }
         ~Count() { --counter; }
         size_t& counter;
     };
     Count asking(asking_);
-    std::optional<Count> opening;
-    if (request.has_create() || request.has_open()) {
-        opening.emplace(opening_);
-    }
+    bool write = request.has_create() || request.open().write();
     auto reply = co_await session_.call(std::move(request));
     if (reply.ok()) {
         Status sound = check_layouts(*reply);
@@ -109,6 +107,10 @@ Task<Result<pb::MetaReply>> FileClient::call(pb::MetaRequest request) {
     // finds the lease here or leaves word because a call is under way.
     if (reply.ok()) {
         take_answer(*reply);
+    }
+    // Whoever waits for this runs in a later turn; until then the file does not count as open.
+    if (reply.ok() && ask != nullptr) {
+        ask->answered(cache_.get(InodeId(reply->attr().ino())), write);
     }
     if (asking_ == 1) {
         cache_.forget_caps();

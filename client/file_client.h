@@ -12,6 +12,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -172,6 +173,11 @@ private:
     class Hold;
     class NotOpen;
     class OpenAsk;
+    // A file the server has for open although only an answer under way might have opened it.
+    struct Suspect {
+        uint64_t lease_seq = 0;    // of the lease that went, or the last one given
+        uint64_t asks_before = 0;  // requests with numbers below this might have opened it
+    };
     // While a request to open a file for writing is under way.
     class WriteAsk {
     public:
@@ -185,7 +191,8 @@ private:
     };
 
     // file_client.cc
-    Task<Result<pb::MetaReply>> call(pb::MetaRequest request);
+    // `ask` is told of the inode if the server opened one. Lives until the call ends.
+    Task<Result<pb::MetaReply>> call(pb::MetaRequest request, OpenAsk* ask = nullptr);
     void take_answer(const pb::MetaReply& reply);
     void take_attr(const pb::Attr& attr, const pb::Grant& grant);
     InodeRef adopt(const pb::Attr& attr);
@@ -204,7 +211,7 @@ private:
     // names.cc
     void remember_name(Inode& directory, uint64_t epoch, const std::string& name, InodeId ino);
     void own_change(InodeId directory, const std::string& name, InodeId ino);
-    Task<Result<pb::MetaReply>> create_call(pb::Create request);
+    Task<Result<pb::MetaReply>> create_call(pb::Create request, OpenAsk* ask);
     Task<Status> remove(InodeId parent, std::string name, bool directory);
     InodeRef known_child(InodeId parent, const std::string& name);
     void forget_removed(const pb::Attr& attr, bool orphaned);
@@ -228,8 +235,9 @@ private:
     void shrink_fetched();
 
     // file_write.cc
+    Task<Result<Opened>> open_call(InodeRef inode, OpenOptions options, OpenAsk* ask);
     Task<Status> want_exclusive(InodeRef inode);
-    void close_unused(Inode& inode);
+    void close_unused(Inode& inode, bool sure = false);
     void grow(const InodeRef& inode, uint64_t size);
     void buffer_write(const InodeRef& inode, uint64_t offset, const Buffer& data);
     Task<Status> write_through(InodeRef inode, uint64_t offset, Buffer data);
@@ -247,6 +255,7 @@ private:
     Task<void> background();
     void background_turn();
     void send_idle_meta();
+    void suspect(InodeId ino, uint64_t lease_seq);
     void check_suspects();
     void drain_all();
     void forget_dirty(Inode& inode, uint64_t beyond);
@@ -279,12 +288,13 @@ private:
     std::vector<pb::ReleaseOne> releases_;
     bool sending_releases_ = false;
     Event releases_sent_;
-    // Calls whose answers are still to be taken; and those of them that may open a file.
-    size_t asking_ = 0;
-    size_t opening_ = 0;
-    // Files the server was told are open although only an answer under way might have opened them,
-    // with the number of the lease that went: to be looked at again.
-    std::map<InodeId, uint64_t> suspects_;
+    size_t asking_ = 0;  // calls whose answers are still to be taken
+    // The numbers of requests to open a file that are under way, or whose file is not yet among the
+    // open ones.
+    std::set<uint64_t> open_asks_;
+    uint64_t next_open_ask_ = 1;
+    // To be looked at again. Each waits only for requests that were under way when it came.
+    std::map<InodeId, Suspect> suspects_;
 
     Session session_;
     ChunkClient chunks_;

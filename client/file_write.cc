@@ -14,52 +14,56 @@
 namespace kdfs::client {
 
 Task<Result<Opened>> FileClient::open(InodeId ino, OpenOptions options) {
-    InodeRef known = cache_.find(ino);
-    while (known && known->told_not_open != 0) {
-        co_await known->flight_done.wait();
-        known = cache_.find(ino);
+    InodeRef inode = cache_.get(ino);
+    while (inode->told_not_open != 0) {
+        co_await inode->flight_done.wait();
+        inode = cache_.get(ino);
     }
-    OpenAsk asking(cache_.get(ino));
     // A file without a name lives by its open handles, so the server has to know of each.
-    bool named = known && known->attr.nlink() != 0;
-    if (named && !options.truncate && usable(*known, pb::LEASE_READ)) {
-        co_return add_open(std::move(known), options.write);
+    bool named = inode->attr.nlink() != 0;
+    if (named && !options.truncate && usable(*inode, pb::LEASE_READ)) {
+        co_return add_open(std::move(inode), options.write);
     }
-    if (known && options.truncate && known->meta_dirty()) {
+    OpenAsk ask(*this, inode);
+    auto opened = co_await open_call(std::move(inode), options, &ask);
+    ask.end();
+    co_return opened;
+}
+
+Task<Result<Opened>> FileClient::open_call(InodeRef inode, OpenOptions options, OpenAsk* ask) {
+    bool empties = options.truncate;
+    if (empties && inode->meta_dirty()) {
         // The server must know that there are chunks to be collected.
-        KDFS_CO_TRY(co_await flush_meta(known, false));
+        KDFS_CO_TRY(co_await flush_meta(inode, false));
     }
     pb::MetaRequest request;
     pb::Open& op = *request.mutable_open();
-    op.set_ino(ino.value);
+    op.set_ino(inode->ino.value);
     op.set_write(options.write);
-    op.set_truncate(options.truncate);
+    op.set_truncate(empties);
     op.set_want(options.write ? pb::LEASE_EXCLUSIVE : pb::LEASE_READ);
-    bool empties = options.truncate;
-    if (empties && known) {
+    if (empties) {
         // What was written before must not reach chunks that are being collected.
-        ++known->holds;
-        while (known->flights != 0) {
-            co_await known->flight_done.wait();
+        ++inode->holds;
+        while (inode->flights != 0) {
+            co_await inode->flight_done.wait();
         }
     }
-    std::optional<WriteAsk> ask;
+    std::optional<WriteAsk> write_ask;
     if (options.write) {
-        ask.emplace(*this, cache_.get(ino));
+        write_ask.emplace(*this, inode);
     }
-    auto reply = co_await call(std::move(request));
-    ask.reset();
-    if (empties && known) {
-        --known->holds;
-        known->flight_done.pulse();
-        pump(known);
+    auto reply = co_await call(std::move(request), ask);
+    write_ask.reset();
+    if (empties) {
+        --inode->holds;
+        inode->flight_done.pulse();
+        pump(inode);
     }
     if (!reply.ok()) {
         co_return std::move(reply).error();
     }
-    InodeRef inode = adopt(reply->attr());
-    inode->server_open = true;
-    inode->server_writes = inode->server_writes || options.write;
+    inode = adopt(reply->attr());
     inode->meta_synced = inode->meta_synced && !empties;
     co_return add_open(std::move(inode), options.write);
 }
@@ -77,14 +81,20 @@ void FileClient::release(OpenId id) {
 
 // Under a lease the server asks before it relies on a file not being open, unless it has no name
 // left. Without, it is told; by the answer to the recall where one is under way, because a release
-// says that all is written.
-void FileClient::close_unused(Inode& inode) {
-    if (inode.opens != 0 || !inode.server_open || inode.giving_back) {
+// says that all is written. Unless `sure` that no request under way may have opened it already, the
+// server is told once those that are under way have ended.
+void FileClient::close_unused(Inode& inode, bool sure) {
+    if (!inode.closed() || !inode.server_open || inode.giving_back) {
         return;
     }
     bool gone = inode.attr.nlink() == 0 && !inode.dirty() && !inode.meta_dirty();
-    if (inode.lease == pb::LEASE_NONE || gone) {
+    if (inode.lease != pb::LEASE_NONE && !gone) {
+        return;
+    }
+    if (sure || open_asks_.empty()) {
         queue_release(inode, pb::LEASE_NONE, false);
+    } else {
+        suspect(inode.ino, inode.lease_seq);
     }
 }
 
@@ -113,14 +123,14 @@ Task<Status> FileClient::want_exclusive(InodeRef inode) {
     op.set_ino(inode->ino.value);
     op.set_write(true);
     op.set_want(pb::LEASE_EXCLUSIVE);
-    WriteAsk ask(*this, inode);
-    auto reply = co_await call(std::move(request));
+    WriteAsk write_ask(*this, inode);
+    OpenAsk ask(*this, inode);
+    auto reply = co_await call(std::move(request), &ask);
+    ask.end();
     if (!reply.ok()) {
         co_return std::move(reply).error();
     }
     adopt(reply->attr());
-    inode->server_open = true;
-    inode->server_writes = true;
     co_return Status();
 }
 

@@ -41,15 +41,55 @@ private:
     InodeRef inode_;
 };
 
-// While the server is asked to open an inode, nobody may tell it that it is not open here.
+// A request to open a file, from before it is sent until the file counts as open here or the
+// request has failed. Meanwhile nobody may tell the server that the file is not open here.
 class FileClient::OpenAsk {
 public:
-    explicit OpenAsk(InodeRef inode) : inode_(std::move(inode)) { ++inode_->open_asks; }
-    ~OpenAsk() { --inode_->open_asks; }
+    // `inode` is null if only the answer says which it is.
+    OpenAsk(FileClient& client, InodeRef inode)
+        : client_(client), number_(client.next_open_ask_++) {
+        client_.open_asks_.insert(number_);
+        pin(std::move(inode));
+    }
+    ~OpenAsk() { leave(); }
     OpenAsk(const OpenAsk&) = delete;
     OpenAsk& operator=(const OpenAsk&) = delete;
 
+    // The server has opened it. To be called in the turn in which the answer is taken.
+    void answered(InodeRef inode, bool write) {
+        inode->server_open = true;
+        inode->server_writes = inode->server_writes || write;
+        pin(std::move(inode));
+    }
+    // The file is among the open ones, or the request has failed.
+    void end() {
+        InodeRef inode = inode_;
+        leave();
+        if (inode) {
+            client_.close_unused(*inode);
+        }
+        if (client_.open_asks_.empty()) {
+            client_.check_suspects();
+        }
+    }
+
 private:
+    void pin(InodeRef inode) {
+        if (inode_) {
+            --inode_->open_asks;
+        }
+        inode_ = std::move(inode);
+        if (inode_) {
+            ++inode_->open_asks;
+        }
+    }
+    void leave() {
+        pin(nullptr);
+        client_.open_asks_.erase(number_);
+    }
+
+    FileClient& client_;
+    uint64_t number_;
     InodeRef inode_;
 };
 

@@ -46,7 +46,8 @@ struct Inode {
     size_t write_asks = 0;
 
     uint64_t opens = 0;
-    size_t open_asks = 0;  // requests to open it that are under way
+    // Requests to open it that are under way, or answered and not yet among `opens`.
+    size_t open_asks = 0;
     // This client made the file, has had it under the exclusive lease ever since and sent nothing
     // of it to the chunks.
     bool unwritten = false;

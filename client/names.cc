@@ -113,13 +113,13 @@ Task<Result<pb::Attr>> FileClient::lookup(InodeId parent, std::string name) {
     co_return child->attr;
 }
 
-Task<Result<pb::MetaReply>> FileClient::create_call(pb::Create op) {
+Task<Result<pb::MetaReply>> FileClient::create_call(pb::Create op, OpenAsk* ask) {
     InodeId parent(op.parent());
     std::string name = op.name();
     pb::MetaRequest request;
     op.set_want_parent(pb::LEASE_READ);
     *request.mutable_create() = std::move(op);
-    auto reply = co_await call(std::move(request));
+    auto reply = co_await call(std::move(request), ask);
     if (!reply.ok()) {
         InodeRef directory = cache_.find(parent);
         if (directory) {
@@ -135,17 +135,19 @@ Task<Result<Opened>> FileClient::create(pb::Create op) {
     std::string name = op.name();
     op.set_open(true);
     op.set_want(pb::LEASE_EXCLUSIVE);
-    auto reply = co_await create_call(std::move(op));
+    OpenAsk ask(*this, nullptr);
+    auto reply = co_await create_call(std::move(op), &ask);
     if (!reply.ok()) {
+        ask.end();
         co_return std::move(reply).error();
     }
     InodeRef inode = adopt(reply->attr());
-    inode->server_open = true;
-    inode->server_writes = true;
     inode->meta_synced = false;
     inode->unwritten = reply->created() && inode->lease == pb::LEASE_EXCLUSIVE;
     own_change(parent, name, inode->ino);
-    co_return add_open(std::move(inode), true);
+    Opened opened = add_open(std::move(inode), true);
+    ask.end();
+    co_return opened;
 }
 
 Task<Result<pb::Attr>> FileClient::make(pb::Create op) {
@@ -153,7 +155,7 @@ Task<Result<pb::Attr>> FileClient::make(pb::Create op) {
     std::string name = op.name();
     op.set_exclusive(true);
     op.set_want(pb::LEASE_READ);
-    auto reply = co_await create_call(std::move(op));
+    auto reply = co_await create_call(std::move(op), nullptr);
     if (!reply.ok()) {
         co_return std::move(reply).error();
     }
@@ -268,6 +270,7 @@ void FileClient::forget_removed(const pb::Attr& attr, bool orphaned) {
     meta_dirty_.erase(inode->ino);
     drop_fetched(*inode, 0, UINT64_MAX);
     inode->lease = pb::LEASE_NONE;
+    inode->server_open = false;
     cache_.erase(inode->ino);
 }
 

@@ -19,20 +19,19 @@ Task<pb::RecallReply> FileClient::recall(pb::RecallRequest request) {
             // The grant may still be on its way here, and with it an open file.
             cache_.cap_absent(ino, request.lease_seq(), request.keep());
         }
-        if (opening_ != 0) {
-            suspects_[ino] = request.lease_seq();
-            wake_background_.set();
+        if (!open_asks_.empty()) {
+            suspect(ino, request.lease_seq());
         }
         pb::ReleaseOne& item = *reply.mutable_released();
         item.set_ino(ino.value);
         item.set_keep(request.keep());
         item.set_lease_seq(request.lease_seq());
-        item.set_still_open(opening_ != 0);
+        item.set_still_open(!open_asks_.empty());
         co_return reply;
     }
     if (request.lease_seq() < inode->lease_seq) {
         // Late: the lease was given anew since. The server asks for that one if it needs it.
-        bool open = inode->opens != 0 || opening_ != 0;
+        bool open = inode->opens != 0 || !open_asks_.empty();
         *reply.mutable_released() = release_item(*inode, request.keep(), open);
         reply.mutable_released()->set_lease_seq(request.lease_seq());
         co_return reply;
@@ -78,10 +77,9 @@ pb::ReleaseOne FileClient::returned(Inode& inode,
                                     const pb::RecallRequest& request,
                                     bool was_exclusive) {
     // An answer under way may open the file.
-    bool open = inode.opens != 0 || opening_ != 0;
+    bool open = inode.opens != 0 || !open_asks_.empty();
     if (open && inode.opens == 0) {
-        suspects_[inode.ino] = request.lease_seq();
-        wake_background_.set();
+        suspect(inode.ino, request.lease_seq());
     }
     pb::ReleaseOne item = release_item(inode, request.keep(), open);
     item.set_lease_seq(request.lease_seq());
@@ -103,7 +101,8 @@ std::vector<pb::HeldLease> FileClient::held() {
     std::vector<pb::HeldLease> out;
     for (const InodeRef& inode : cache_.sorted()) {
         // A file without a name lives, with what is dirty of it, until the server is told.
-        bool open = inode->opens != 0 || (inode->server_open && inode->attr.nlink() == 0);
+        bool unsure = inode->attr.nlink() == 0 || inode->open_asks != 0;
+        bool open = inode->opens != 0 || (inode->server_open && unsure);
         bool nothing = inode->lease == pb::LEASE_NONE && !open;
         if (nothing && !inode->meta_dirty() && !inode->giving_back) {
             continue;
@@ -162,6 +161,7 @@ void FileClient::lost() {
         invalidator_->names();
     }
     releases_.clear();
+    suspects_.clear();
 }
 
 // The lease went without being asked back: what was kept under it is gone.

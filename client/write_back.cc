@@ -178,20 +178,35 @@ void FileClient::background_turn() {
     check_suspects();
 }
 
+void FileClient::suspect(InodeId ino, uint64_t lease_seq) {
+    Suspect entry;
+    entry.lease_seq = lease_seq;
+    entry.asks_before = next_open_ask_;
+    suspects_[ino] = entry;
+    wake_background_.set();
+}
+
+// The server knows a release from before an open by the number of the last lease. So requests that
+// were made since do not matter, unless the lease was given anew.
 void FileClient::check_suspects() {
-    if (opening_ != 0 || suspects_.empty()) {
-        return;
+    uint64_t oldest = open_asks_.empty() ? next_open_ask_ : *open_asks_.begin();
+    std::vector<std::pair<InodeId, uint64_t>> ripe;
+    for (auto it = suspects_.begin(); it != suspects_.end();) {
+        if (it->second.asks_before > oldest) {
+            ++it;
+            continue;
+        }
+        ripe.emplace_back(it->first, it->second.lease_seq);
+        it = suspects_.erase(it);
     }
-    std::map<InodeId, uint64_t> suspects = std::move(suspects_);
-    suspects_.clear();
-    for (auto& [ino, seq] : suspects) {
+    for (auto& [ino, seq] : ripe) {
         InodeRef inode = cache_.find(ino);
         if (!inode) {
             inode = cache_.get(ino);
             inode->lease_seq = seq;
             inode->server_open = true;
         }
-        close_unused(*inode);
+        close_unused(*inode, inode->lease_seq == seq);
     }
 }
 
@@ -215,8 +230,8 @@ void FileClient::send_idle_meta() {
         inode->meta_dirty_since = env_.now();
         if (inode->lease != pb::LEASE_EXCLUSIVE) {
             // Told when the lease was given back, but nothing shows that it arrived.
-            queue_release(*inode, inode->lease, inode->opens != 0);
-        } else if (inode->opens == 0) {
+            queue_release(*inode, inode->lease, !inode->closed());
+        } else if (inode->closed()) {
             queue_release(*inode, pb::LEASE_READ, false);
         } else {
             scope_.spawn(flush_quietly(inode));
