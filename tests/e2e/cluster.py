@@ -302,6 +302,9 @@ class Cluster:
     def storage(self):
         return [f"storage-{i + 1}" for i in range(self.nodes)]
 
+    def fsck(self):
+        self.kdfs("fsck", "--dir", self.state)
+
     def log(self, daemon):
         return (self.state / f"log/{daemon}.log").read_text(errors="replace")
 
