@@ -36,13 +36,14 @@ std::string NemesisOptions::describe() const {
            std::to_string(network.connect_fail_ppm) + " ppm;" + flag(kill_mds, "kill-mds") +
            flag(kill_storage, "kill-storage") + flag(power_storage, "power-storage") +
            flag(kill_clients, "kill-clients") + flag(partitions, "partitions") +
-           flag(clocks, "clocks");
+           flag(clocks, "clocks") + describe_more();
 }
 
 Nemesis::Nemesis(Cluster& cluster, Random random, NemesisOptions options)
     : cluster_(cluster),
       random_(random),
       options_(options),
+      more_random_(Random(random).fork("more")),
       last_fault_(cluster.shared().clock.now()) {
     cluster_.shared().network.faults() = options_.network;
     cluster_.shared().faults.set_enabled(true);
@@ -77,6 +78,9 @@ void Nemesis::restart_due() {
 
 void Nemesis::act() {
     restart_due();
+    if (options_.full) {
+        act_more();
+    }
     auto down_for = [this](uint64_t most_ms) {
         return std::chrono::milliseconds(random_.range(1, most_ms));
     };
@@ -137,7 +141,8 @@ void Nemesis::break_storage() {
 
 void Nemesis::cut_storage_power() {
     bool quiet = cluster_.shared().clock.now() - last_fault_ > kQuietBeforePowerCut;
-    if (!quiet || !cluster_.healthy() || heal_partition_at_ != TimePoint::max()) {
+    if (!quiet || !cluster_.healthy() || heal_partition_at_ != TimePoint::max() ||
+        !stopped_.empty()) {
         return;
     }
     auto& nodes = cluster_.storage();
@@ -173,6 +178,7 @@ void Nemesis::heal() {
     shared.network.heal();
     shared.faults.set_enabled(false);
     restarts_.clear();
+    end_more();
     cluster_.boot_all();
 }
 

@@ -18,10 +18,22 @@ struct NemesisOptions {
     bool kill_clients = false;
     bool partitions = false;
     bool clocks = false;
+    // Between two acts.
     Duration pause_max = std::chrono::seconds(5);
+    // Only in the full mix.
+    bool full = false;
+    bool one_way_partitions = false;
+    bool stop_processes = false;
+    bool wall_steps = false;
+    // Monotonic clocks run up to this much too fast or too slow. docs/protocol.md (F1, L4) leaves
+    // a margin of a sixteenth; real clocks keep to 500.
+    int64_t drift_ppm_max = 0;
 
     static NemesisOptions draw(Random& random);
+    // Switches on some of what only the full mix has.
+    void draw_more(Random& random);
     std::string describe() const;
+    std::string describe_more() const;
 };
 
 // Breaks things within a budget: at any time one good copy of everything is left, so that any loss
@@ -43,6 +55,11 @@ private:
     void break_storage();
     void cut_storage_power();
     void partition();
+    // nemesis_full.cc: what only the full mix has.
+    void act_more();
+    void end_more();
+    void partition_one_way();
+    void stop_process();
     void later(Duration when, SimNode& node);
     void restart_due();
 
@@ -54,6 +71,10 @@ private:
     Random random_;
     NemesisOptions options_;
     std::vector<Restart> restarts_;
+    // When stopped processes go on.
+    std::vector<Restart> stopped_;
+    // For what only the full mix has: the rest of a seed stays as it is.
+    Random more_random_;
     TimePoint last_fault_;
     TimePoint heal_partition_at_ = TimePoint::max();
 };

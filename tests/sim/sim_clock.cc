@@ -41,7 +41,7 @@ SimClock::Slot* SimClock::find(TimerId timer) {
     return slot.used && slot.generation == timer >> 32 ? &slot : nullptr;
 }
 
-void SimClock::release(Slot& slot) {
+void SimClock::free_slot(Slot& slot) {
     slot.used = false;
     free_slots_.push_back(static_cast<uint32_t>(&slot - slots_.data()));
 }
@@ -50,16 +50,24 @@ void SimClock::cancel(TimerId timer) {
     if (Slot* slot = find(timer)) {
         // The callback's destructor may come back here.
         Function<void()> callback = std::move(slot->callback);
-        release(*slot);
+        free_slot(*slot);
+    }
+}
+
+void SimClock::release(OwnerId owner) {
+    auto held = held_.extract(owner);
+    if (!held.empty()) {
+        ready_.insert(ready_.end(), held.mapped().begin(), held.mapped().end());
     }
 }
 
 void SimClock::drop(OwnerId owner) {
+    held_.erase(owner);
     std::vector<Function<void()>> dropped;
     for (Slot& slot : slots_) {
         if (slot.used && slot.owner == owner) {
             dropped.push_back(std::move(slot.callback));
-            release(slot);
+            free_slot(slot);
         }
     }
 }
@@ -83,12 +91,16 @@ bool SimClock::run_one(TimePoint until) {
         }
         TimerId timer = ready_.front();
         ready_.pop_front();
-        if (Slot* slot = find(timer)) {
+        Slot* slot = find(timer);
+        auto held = slot == nullptr ? held_.end() : held_.find(slot->owner);
+        if (held != held_.end()) {
+            held->second.push_back(timer);
+        } else if (slot != nullptr) {
             trace(static_cast<uint64_t>(now_.time_since_epoch().count()) * 31 + slot->owner);
             ++events_run_;
             ++events_at_this_time_;
             Function<void()> callback = std::move(slot->callback);
-            release(*slot);
+            free_slot(*slot);
             callback();
             return true;
         }
@@ -112,8 +124,30 @@ TimerId SimScheduler::call_at(TimePoint when, Function<void()> callback) {
     if (dead_) {
         return UINT64_MAX;
     }
-    TimePoint on_world_clock = std::min(when, kNever) - origin_;
+    TimePoint on_world_clock = when_ticked(std::min(when, kNever) - origin_ - TimePoint());
     return clock_.add(on_world_clock, owner_, std::move(callback));
+}
+
+namespace {
+
+constexpr int64_t kMillion = 1'000'000;
+// Further than any run goes; times below can be multiplied by a million.
+constexpr Duration kFar = std::chrono::hours(2);
+
+}  // namespace
+
+Duration SimScheduler::ticked() const {
+    int64_t real = clock_.now().time_since_epoch().count();
+    return Duration(real + real / kMillion * drift_ppm_ + real % kMillion * drift_ppm_ / kMillion);
+}
+
+TimePoint SimScheduler::when_ticked(Duration count) const {
+    if (drift_ppm_ == 0 || count > kFar) {
+        return TimePoint(count);
+    }
+    // Rounded up: who wakes must find that the time has come.
+    int64_t rate = kMillion + drift_ppm_;
+    return TimePoint(Duration((count.count() * kMillion + rate - 1) / rate + 1));
 }
 
 void SimScheduler::kill() {

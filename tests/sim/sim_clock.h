@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <queue>
 #include <vector>
 
@@ -25,8 +26,12 @@ public:
     // Runs `callback` at `when`, or next if that has passed. The id is never 0.
     TimerId add(TimePoint when, OwnerId owner, Function<void()> callback);
     void cancel(TimerId timer);
-    // Forgets every event of `owner` and destroys their callbacks.
+    // Forgets every event of `owner` and destroys their callbacks. Ends hold().
     void drop(OwnerId owner);
+    // From now on events of `owner` that become due are kept, as by SIGSTOP; release() runs them
+    // next, in the order they became due.
+    void hold(OwnerId owner) { held_.try_emplace(owner); }
+    void release(OwnerId owner);
     // Runs the next event; false if there is none at or before `until`, and now() is `until` then.
     bool run_one(TimePoint until);
     // Adds something to the digest.
@@ -52,7 +57,7 @@ private:
         }
     };
     Slot* find(TimerId timer);
-    void release(Slot& slot);
+    void free_slot(Slot& slot);
 
     TimePoint now_;
     uint64_t next_sequence_ = 0;
@@ -63,16 +68,19 @@ private:
     std::vector<uint32_t> free_slots_;
     // Due now, in order; what becomes due later waits in the heap.
     std::deque<TimerId> ready_;
+    std::map<OwnerId, std::vector<TimerId>> held_;
     std::priority_queue<Due, std::vector<Due>, std::greater<>> later_;
 };
 
 // The Scheduler of one incarnation of a node. Its monotonic clock has an origin of its own, since
-// such times mean nothing on another node or after a restart.
+// such times mean nothing on another node or after a restart, and a rate.
 class SimScheduler final : public Scheduler {
 public:
     SimScheduler(SimClock& clock, OwnerId owner, Duration origin)
         : clock_(clock), owner_(owner), origin_(origin) {}
-    TimePoint now() const override { return clock_.now() + origin_; }
+    TimePoint now() const override { return TimePoint(ticked()) + origin_; }
+    // The clock runs this much too fast. Before anything is scheduled.
+    void set_drift(int64_t ppm) { drift_ppm_ = ppm; }
     void post(Function<void()> callback) override;
     TimerId call_at(TimePoint when, Function<void()> callback) override;
     void cancel(TimerId timer) override { clock_.cancel(timer); }
@@ -81,9 +89,15 @@ public:
     OwnerId owner() const { return owner_; }
 
 private:
+    // What this clock has counted since the world began.
+    Duration ticked() const;
+    // When it has counted that much.
+    TimePoint when_ticked(Duration count) const;
+
     SimClock& clock_;
     OwnerId owner_;
     Duration origin_;
+    int64_t drift_ppm_ = 0;
     bool dead_ = false;
 };
 

@@ -107,6 +107,7 @@ public:
     // The process is gone: nothing it began goes on. Call it before destroying what uses this.
     void kill(bool silent);
     SimWallClock& sim_wall_clock() { return wall_clock_; }
+    SimScheduler& sim_scheduler() { return scheduler_; }
 
 private:
     SimShared& shared_;

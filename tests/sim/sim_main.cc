@@ -66,7 +66,8 @@ int report(const RunResult& result, uint64_t seed) {
 int run_seed(const Arguments& arguments, uint64_t seed) {
     std::snprintf(replay_line,
                   sizeof replay_line,
-                  "replay with: kdfs-sim --seed %llu --verbose\n",
+                  "replay with: kdfs-sim %s--seed %llu --verbose\n",
+                  arguments.run.mix == kdfs::sim::Mix::kFull ? "--mix full " : "",
                   static_cast<unsigned long long>(seed));
     if (!arguments.quiet) {
         std::printf("seed %llu\n", static_cast<unsigned long long>(seed));
@@ -116,6 +117,8 @@ Arguments parse(int argc, char** argv) {
     add("help", "this text");
     add("seed", po::value<uint64_t>(&out.first), "run this seed");
     add("seeds", po::value<std::string>(), "run the seeds A..B and stop at the first failure");
+    std::string mix = "basic";
+    add("mix", po::value<std::string>(&mix), "which faults seeds draw from: basic or full");
     add("minutes", po::value<uint64_t>(&minutes), "virtual time under faults");
     add("seconds-max", po::value<uint64_t>(&out.seconds_max), "begin no seed after this real time");
     add("twice", po::bool_switch(&out.twice), "run each seed twice and compare the traces");
@@ -127,6 +130,10 @@ Arguments parse(int argc, char** argv) {
         std::exit(0);
     }
     po::notify(values);
+    if (mix != "basic" && mix != "full") {
+        throw po::error("--mix wants basic or full");
+    }
+    out.run.mix = mix == "full" ? kdfs::sim::Mix::kFull : kdfs::sim::Mix::kBasic;
     out.last = out.first;
     if (values.contains("seeds")) {
         parse_range(values["seeds"].as<std::string>(), out);

@@ -42,6 +42,7 @@ struct LinkEnd {
 struct Link {
     uint64_t id = 0;
     LinkEnd ends[2];
+    Duration slowness{};
     bool hung = false;
     bool watching_partition = false;
 };
@@ -105,16 +106,18 @@ void SimNetwork::set_power(MachineId machine, bool on) {
     }
 }
 
-bool SimNetwork::blocked(MachineId a, MachineId b) const {
-    return a != b && blocked_.contains(pair_of(a, b));
+bool SimNetwork::blocked(MachineId from, MachineId to) const {
+    return from != to && blocked_.contains(std::pair(from, to));
 }
 
 void SimNetwork::set_blocked(MachineId a, MachineId b, bool blocked) {
     if (blocked) {
-        blocked_.insert(pair_of(a, b));
+        blocked_.insert({a, b});
+        blocked_.insert({b, a});
         return;
     }
-    blocked_.erase(pair_of(a, b));
+    blocked_.erase({a, b});
+    blocked_.erase({b, a});
     for (auto& [id, link] : links_) {
         for (int side : {0, 1}) {
             if (!link->ends[side].held.empty()) {
@@ -127,7 +130,10 @@ void SimNetwork::set_blocked(MachineId a, MachineId b, bool blocked) {
 }
 
 void SimNetwork::heal() {
-    auto blocked = blocked_;
+    std::set<std::pair<MachineId, MachineId>> blocked;
+    for (const auto& [from, to] : blocked_) {
+        blocked.insert(pair_of(from, to));
+    }
     for (const auto& [a, b] : blocked) {
         set_blocked(a, b, false);
     }
@@ -209,7 +215,7 @@ void SimNetwork::answer(OwnerId to,
 
 void SimNetwork::accept(Endpoint from, std::string address, ChannelKind kind, Connected connected) {
     MachineId machine = machine_of_.contains(address) ? machine_of_[address] : from.machine;
-    if (blocked(from.machine, machine) || without_power_.contains(machine)) {
+    if (cut_off(from.machine, machine) || without_power_.contains(machine)) {
         return;  // no answer ever comes
     }
     auto found = listening_.find(address);
@@ -223,6 +229,9 @@ void SimNetwork::accept(Endpoint from, std::string address, ChannelKind kind, Co
     }
     auto link = std::make_shared<Link>();
     link->id = next_id();
+    if (faults_.link_delay_max.count() != 0) {
+        link->slowness = random_time({}, faults_.link_delay_max);
+    }
     link->ends[0].endpoint = from;
     link->ends[1].endpoint = found->second.endpoint;
     links_.emplace(link->id, link);
@@ -311,6 +320,9 @@ void SimNetwork::schedule(const std::shared_ptr<Link>& link,
                           InFlight item,
                           Duration extra) {
     LinkEnd& end = link->ends[to];
+    if (faults_.link_delay_max.count() != 0) {
+        extra += link->slowness;
+    }
     end.last_arrival = std::max(end.last_arrival, clock_.now() + delay() + extra);
     Function<void()> arrives = [this, link, to, item = std::move(item)]() mutable {
         arrive(link, to, std::move(item));
@@ -323,8 +335,11 @@ void SimNetwork::arrive(const std::shared_ptr<Link>& link, int to, InFlight item
     if (end.closed || link->hung) {
         return;
     }
-    bool cut = blocked(end.endpoint.machine, link->ends[1 - to].endpoint.machine);
-    if (cut) {
+    MachineId here = end.endpoint.machine;
+    MachineId there = link->ends[1 - to].endpoint.machine;
+    bool cut = blocked(there, here);
+    // Also if only the acknowledgements do not pass.
+    if (cut_off(here, there)) {
         watch_partition(link);
     }
     if (cut || !end.started || !end.held.empty()) {
@@ -336,7 +351,7 @@ void SimNetwork::arrive(const std::shared_ptr<Link>& link, int to, InFlight item
 
 void SimNetwork::drain(const std::shared_ptr<Link>& link, int to) {
     LinkEnd& end = link->ends[to];
-    bool cut = blocked(end.endpoint.machine, link->ends[1 - to].endpoint.machine);
+    bool cut = blocked(link->ends[1 - to].endpoint.machine, end.endpoint.machine);
     while (!cut && !end.held.empty() && end.started && !end.closed) {
         InFlight item = std::move(end.held.front());
         end.held.pop_front();
@@ -386,7 +401,7 @@ void SimNetwork::watch_partition(const std::shared_ptr<Link>& link) {
     link->watching_partition = true;
     Function<void()> look = [this, link] {
         link->watching_partition = false;
-        if (blocked(link->ends[0].endpoint.machine, link->ends[1].endpoint.machine)) {
+        if (cut_off(link->ends[0].endpoint.machine, link->ends[1].endpoint.machine)) {
             break_link(link, kNoticeTime, "connection timed out");
         }
     };

@@ -32,6 +32,8 @@ struct NetworkFaults {
     uint32_t duplicate_ppm = 0;
     Duration duplicate_delay_max = std::chrono::seconds(3);
     uint32_t connect_fail_ppm = 0;
+    // Each connection is slower than others by up to this, as long as it lives.
+    Duration link_delay_max{};
 };
 
 struct Link;
@@ -66,8 +68,10 @@ public:
 
     // Cuts or heals both directions between two machines.
     void set_blocked(MachineId a, MachineId b, bool blocked);
+    // Cuts what goes from one to the other only.
+    void block_one_way(MachineId from, MachineId to) { blocked_.insert({from, to}); }
     void heal();
-    bool blocked(MachineId a, MachineId b) const;
+    bool blocked(MachineId from, MachineId to) const;
     // The process behind `owner` died. With `silent` its machine did too, so nobody is told.
     void crash(OwnerId owner, bool silent);
     // A machine without power answers nothing; one with power refuses what nobody listens for.
@@ -97,6 +101,7 @@ private:
                 Connected connected,
                 Duration after,
                 Result<std::shared_ptr<Connection>> result);
+    bool cut_off(MachineId a, MachineId b) const { return blocked(a, b) || blocked(b, a); }
     void watch_partition(const std::shared_ptr<Link>& link);
     void forget_if_closed(const Link& link);
     void drain(const std::shared_ptr<Link>& link, int to);
@@ -106,6 +111,7 @@ private:
     Random random_;
     NetworkFaults faults_;
     Tracer tracer_;
+    // From, to.
     std::set<std::pair<MachineId, MachineId>> blocked_;
     std::set<MachineId> without_power_;
     std::map<std::string, Listening> listening_;

@@ -35,6 +35,7 @@ void SimNode::boot() {
     shared_.network.set_power(machine_, true);
     life_ = std::make_unique<Life>(shared_, machine_, identity_);
     life_->env.sim_wall_clock().set_offset(wall_offset_);
+    life_->env.sim_scheduler().set_drift(drift_ppm_);
     life_->process = factory_(*this, life_->env);
     life_->scope.spawn(run(this));
 }
@@ -65,6 +66,20 @@ void SimNode::crash(bool power) {
     }
     for (auto& [name, store] : stores_) {
         power ? store.cut_power(shared_.random) : store.kill_process(shared_.random);
+    }
+}
+
+void SimNode::pause() {
+    if (life_) {
+        shared_.log_book.write(name(), LogLevel::kInfo, "*** stopped");
+        shared_.clock.hold(life_->env.sim_scheduler().owner());
+    }
+}
+
+void SimNode::resume() {
+    if (life_) {
+        shared_.log_book.write(name(), LogLevel::kInfo, "*** goes on");
+        shared_.clock.release(life_->env.sim_scheduler().owner());
     }
 }
 

@@ -36,6 +36,9 @@ public:
     void kill();
     // The machine goes: nobody is told, and what was not synced may be lost.
     void cut_power();
+    // SIGSTOP and SIGCONT: time goes on meanwhile, and what happens to it waits.
+    void pause();
+    void resume();
     bool running() const { return life_ != nullptr; }
     // start() completed and nothing went wrong.
     bool started() const;
@@ -57,6 +60,8 @@ public:
     std::map<std::string, std::string>& notes() { return notes_; }
     std::map<std::string, std::unique_ptr<DiskMedium>>& disks() { return disks_; }
     void set_wall_offset(Duration offset);
+    // How fast its monotonic clock runs, from the next boot on.
+    void set_drift(int64_t ppm) { drift_ppm_ = ppm; }
 
 private:
     struct Life;
@@ -68,6 +73,7 @@ private:
     MachineId machine_;
     Factory factory_;
     Duration wall_offset_{};
+    int64_t drift_ppm_ = 0;
     uint64_t machine_starts_ = 1;
     std::map<std::string, std::unique_ptr<DiskMedium>> disks_;
     std::map<std::string, MemKvMedium> stores_;

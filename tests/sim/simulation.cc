@@ -27,7 +27,9 @@ public:
           shape_(ClusterOptions::draw(random_)),
           faults_(NemesisOptions::draw(random_)),
           power_fails_(random_.below(2) == 0),
-          cluster_(shared_, verdict_, shape_, load_) {
+          more_random_(options.seed ^ 0x66756c6c),
+          cluster_(shared_, verdict_, draw_more(), load_) {
+        set_drifts();
         shared_.log_book.set_verbose(options.verbose);
         if (options.verbose) {
             shared_.network.set_tracer(
@@ -67,6 +69,24 @@ public:
     }
 
 private:
+    // Adds what the full mix has; gives the shape.
+    const ClusterOptions& draw_more() {
+        if (options_.mix == Mix::kFull) {
+            faults_.draw_more(more_random_);
+        }
+        return shape_;
+    }
+
+    void set_drifts() {
+        if (faults_.drift_ppm_max == 0) {
+            return;
+        }
+        for (SimNode* node : cluster_.all()) {
+            uint64_t off = more_random_.below(uint64_t{2} * faults_.drift_ppm_max + 1);
+            node->set_drift(static_cast<int64_t>(off) - faults_.drift_ppm_max);
+        }
+    }
+
     void no_progress(const std::string& what) { verdict_.fail(Verdict::Kind::kNoProgress, what); }
 
     bool form() {
@@ -183,6 +203,8 @@ private:
     ClusterOptions shape_;
     NemesisOptions faults_;
     bool power_fails_;
+    // What only the full mix draws.
+    Random more_random_;
     Cluster cluster_;
     std::unique_ptr<Nemesis> nemesis_;
 };

@@ -9,8 +9,13 @@
 
 namespace kdfs::sim {
 
+// Which faults a seed draws from. What a seed does under `basic` stays as it is, so that recorded
+// seeds keep their meaning; new kinds of faults go into `full`.
+enum class Mix { kBasic, kFull };
+
 struct RunOptions {
     uint64_t seed = 1;
+    Mix mix = Mix::kBasic;
     bool verbose = false;
     // Of virtual time under faults; drawn from the seed if absent.
     std::optional<Duration> chaos;
