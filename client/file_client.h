@@ -81,6 +81,10 @@ public:
     // How long a recall waits for a change of our own that makes writing futile.
     static constexpr Duration kOwnChangeWait = std::chrono::seconds(20);
     static constexpr size_t kReleaseBatch = 256;
+    // Files whose size or times the server does not know: beyond this many it is told at once, so
+    // that one request can name them all.
+    static constexpr size_t kMetaDirtyMax = 16384;
+    static constexpr size_t kMetaPerTurnMax = 16 * kReleaseBatch;
     // Up to this many runs fsync() has synced one by one; beyond, it syncs the chains afterwards.
     static constexpr size_t kSyncRunsMax = 4;
     // A file whose exclusive lease was refused is written through this often before asking again.
@@ -149,7 +153,7 @@ public:
 
     // LeaseHolder.
     Task<pb::RecallReply> recall(pb::RecallRequest request) override;
-    std::vector<pb::HeldLease> held() override;
+    std::vector<pb::HeldLease> held(size_t bytes_max) override;
     void suspended() override;
     void resumed(const std::vector<uint64_t>& refused) override;
     void lost() override;
@@ -262,6 +266,8 @@ private:
     Task<void> flush_quietly(InodeRef inode);
 
     // recall.cc
+    static std::optional<pb::HeldLease> claim(const Inode& inode);
+    void give_up(Inode& inode);
     pb::ReleaseOne returned(Inode& inode, const pb::RecallRequest& request, bool was_exclusive);
     void lose_lease(Inode& inode);
     Task<void> await_own_change(InodeRef inode);

@@ -57,6 +57,15 @@ std::vector<InodeRef> InodeCache::sorted() const {
     return out;
 }
 
+std::vector<InodeRef> InodeCache::oldest_first() const {
+    std::vector<InodeRef> out;
+    out.reserve(inodes_.size());
+    for (const Inode* inode : ages_) {
+        out.push_back(inodes_.find(inode->ino)->second);
+    }
+    return out;
+}
+
 std::vector<InodeRef> InodeCache::idle(size_t count, size_t look) const {
     std::vector<InodeRef> out;
     for (Inode* inode : ages_) {

@@ -109,6 +109,8 @@ public:
     size_t names() const { return names_; }
     // All of them in ascending order.
     std::vector<InodeRef> sorted() const;
+    // All of them, the least recently used first.
+    std::vector<InodeRef> oldest_first() const;
     // The least recently used inodes that nobody uses and that have nothing unsaved; at most
     // `count`, looking at `look` entries at most.
     std::vector<InodeRef> idle(size_t count, size_t look) const;

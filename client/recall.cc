@@ -9,6 +9,12 @@
 #include <utility>
 
 namespace kdfs::client {
+namespace {
+
+// In an OpenSessionRequest: the field's number, its length, and what it has.
+size_t bytes_of(const pb::HeldLease& held) { return 2 + held.ByteSizeLong(); }
+
+}  // namespace
 
 Task<pb::RecallReply> FileClient::recall(pb::RecallRequest request) {
     InodeId ino(request.ino());
@@ -97,32 +103,82 @@ pb::ReleaseOne FileClient::returned(Inode& inode,
     return item;
 }
 
-std::vector<pb::HeldLease> FileClient::held() {
+// What is to be said of an inode when the session is resumed.
+std::optional<pb::HeldLease> FileClient::claim(const Inode& inode) {
+    // A file without a name lives, with what is dirty of it, until the server is told.
+    bool unsure = inode.attr.nlink() == 0 || inode.open_asks != 0;
+    bool open = inode.opens != 0 || (inode.server_open && unsure);
+    bool nothing = inode.lease == pb::LEASE_NONE && !open;
+    if (nothing && !inode.meta_dirty() && !inode.giving_back) {
+        return {};
+    }
+    pb::HeldLease one;
+    one.set_ino(inode.ino.value);
+    one.set_mode(inode.giving_back ? pb::LEASE_EXCLUSIVE : inode.lease);
+    one.set_open(open);
+    one.set_lease_seq(inode.lease_seq);
+    one.set_cut(inode.attr.cut());
+    one.set_change(inode.attr.change());
+    if (inode.size_dirty) {
+        one.set_size(inode.attr.size());
+    }
+    if (inode.times_dirty) {
+        one.set_mtime(inode.attr.mtime());
+    }
+    return one;
+}
+
+std::vector<pb::HeldLease> FileClient::held(size_t bytes_max) {
+    std::map<InodeId, pb::HeldLease> claims;
+    size_t bytes = 0;
+    for (const InodeRef& inode : cache_.oldest_first()) {
+        if (auto one = claim(*inode)) {
+            bytes += bytes_of(*one);
+            claims.emplace(inode->ino, std::move(*one));
+        }
+    }
+    // What nobody has open first: it is only asked for again. A file that the server does not know
+    // to be open goes with its last name.
+    size_t all = claims.size();
+    for (bool open : {false, true}) {
+        for (const InodeRef& inode : cache_.oldest_first()) {
+            auto found = claims.find(inode->ino);
+            bool asked = inode->giving_back || inode->open_asks != 0;
+            bool may_go = !inode->dirty() && !inode->meta_dirty() && !asked;
+            if (bytes > bytes_max && found != claims.end() && may_go &&
+                found->second.open() == open) {
+                bytes -= bytes_of(found->second);
+                claims.erase(found);
+                give_up(*inode);
+            }
+        }
+    }
+    if (claims.size() < all) {
+        LogEvent(env_.log(), LogLevel::kWarn, "leases given up to resume the session")
+            .with("count", all - claims.size())
+            .with("kept", claims.size())
+            .with("next", "smaller --cache-inodes");
+    }
     std::vector<pb::HeldLease> out;
-    for (const InodeRef& inode : cache_.sorted()) {
-        // A file without a name lives, with what is dirty of it, until the server is told.
-        bool unsure = inode->attr.nlink() == 0 || inode->open_asks != 0;
-        bool open = inode->opens != 0 || (inode->server_open && unsure);
-        bool nothing = inode->lease == pb::LEASE_NONE && !open;
-        if (nothing && !inode->meta_dirty() && !inode->giving_back) {
-            continue;
-        }
-        pb::HeldLease one;
-        one.set_ino(inode->ino.value);
-        one.set_mode(inode->giving_back ? pb::LEASE_EXCLUSIVE : inode->lease);
-        one.set_open(open);
-        one.set_lease_seq(inode->lease_seq);
-        one.set_cut(inode->attr.cut());
-        one.set_change(inode->attr.change());
-        if (inode->size_dirty) {
-            one.set_size(inode->attr.size());
-        }
-        if (inode->times_dirty) {
-            one.set_mtime(inode->attr.mtime());
-        }
+    for (auto& [ino, one] : claims) {
         out.push_back(std::move(one));
     }
     return out;
+}
+
+// The server will not hear of the inode again: it takes the lease and any open file for gone.
+void FileClient::give_up(Inode& inode) {
+    bool directory = !inode.names.empty();
+    cache_.cap(inode, inode.lease_seq, pb::LEASE_NONE);
+    drop_inode_cache(inode);
+    inode.server_open = false;
+    inode.server_writes = false;
+    if (invalidator_ != nullptr) {
+        invalidator_->attributes(inode.ino);
+        if (directory) {
+            invalidator_->names();
+        }
+    }
 }
 
 void FileClient::suspended() {

@@ -228,15 +228,27 @@ Task<void> Session::open_session() {
     opening_done_.set();
 }
 
-Task<Status> Session::open_on(std::shared_ptr<RpcConnection> connection) {
+pb::OpenSessionRequest Session::opening_request() {
     pb::OpenSessionRequest request;
     request.set_name(wire_text(options_.name, kNameBytesMax));
-    request.set_resume(id_.value);
     request.set_node_name(wire_text(options_.node_name, kNameBytesMax));
     request.set_cluster_id(options_.cluster_id);
     request.set_attempt(++attempts_);
-    for (pb::HeldLease& held : holder_.held()) {
+    if (id_.value == 0) {
+        return request;  // A new session holds nothing.
+    }
+    request.set_resume(id_.value);
+    for (pb::HeldLease& held : holder_.held(kHeldBytesMax)) {
         *request.add_held() = std::move(held);
+    }
+    return request;
+}
+
+Task<Status> Session::open_on(std::shared_ptr<RpcConnection> connection) {
+    pb::OpenSessionRequest request = opening_request();
+    if (request.ByteSizeLong() > kBodyBytesMax) {
+        lose("more files have unwritten data than one request to the metadata server can name");
+        request = opening_request();
     }
     TimePoint sent_at = env_.now();
     SessionId asked = id_;

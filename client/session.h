@@ -20,8 +20,10 @@ public:
     // Gives a lease back: dirty data is in the chunks and kernel caches are dropped at completion.
     // Must not wait for the metadata server.
     virtual Task<pb::RecallReply> recall(pb::RecallRequest request) = 0;
-    // What is held and open now, in ascending order of inodes.
-    virtual std::vector<pb::HeldLease> held() = 0;
+    // What is held and open now, in ascending order of inodes. Of what does not fit into
+    // `bytes_max` of messages the holder gives up leases, never one with unwritten data: if it has
+    // more of those than fit, the list is longer.
+    virtual std::vector<pb::HeldLease> held(size_t bytes_max) = 0;
     // The server may soon forget the session: nothing cached may be used until resumed().
     virtual void suspended() = 0;
     // The session goes on. Leases on `refused` are gone.
@@ -49,6 +51,8 @@ public:
     static constexpr int kRenewalsPerLease = 4;
     static constexpr int kMarginParts = 8;  // of the lease
     static constexpr Duration kMapQuerySpacing = std::chrono::milliseconds(100);
+    // Of one request to resume, what is held; the rest is names.
+    static constexpr size_t kHeldBytesMax = kBodyBytesMax - 64 * KiB;
 
     Session(Env& env, const ClientOptions& options, LeaseHolder& holder);
     ~Session() override;
@@ -85,6 +89,7 @@ private:
     Task<Result<std::shared_ptr<RpcConnection>>> ensure_open();
     Task<void> open_session();
     Task<Status> open_on(std::shared_ptr<RpcConnection> connection);
+    pb::OpenSessionRequest opening_request();
     Task<Status> adopt_opened(pb::OpenSessionReply reply, SessionId asked);
     void alive(TimePoint sent_at);
     void lose(const char* cause);

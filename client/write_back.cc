@@ -214,11 +214,14 @@ void FileClient::check_suspects() {
 // read lease, many in one call.
 void FileClient::send_idle_meta() {
     std::vector<InodeRef> due;
+    size_t too_many = meta_dirty_.size() - std::min(meta_dirty_.size(), kMetaDirtyMax);
+    size_t most = std::clamp(too_many, kReleaseBatch, kMetaPerTurnMax);
     for (auto& [ino, inode] : meta_dirty_) {
-        if (due.size() >= kReleaseBatch) {
+        if (due.size() >= most) {
             break;
         }
-        if (inode->meta_dirty_since + kMetaDirtyAge <= env_.now() && !inode->dirty()) {
+        bool old = inode->meta_dirty_since + kMetaDirtyAge <= env_.now();
+        if ((old || due.size() < too_many) && !inode->dirty()) {
             due.push_back(inode);
         }
     }

@@ -10,6 +10,7 @@
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <optional>
@@ -23,6 +24,10 @@ namespace {
 
 constexpr const char* kMds = "mds:1";
 constexpr const char* kStorage = "storage1:1";
+constexpr uint64_t kPage = 1024;
+constexpr uint64_t kFirstListed = 1000;
+// Inodes, leases and changes that have such numbers are long in messages.
+constexpr uint64_t kManyFirst = uint64_t{1} << 60;
 
 // What the servers have, and what they were asked.
 struct Shared {
@@ -35,6 +40,13 @@ struct Shared {
     uint64_t lease_seq = 0;
     bool storage_serves = true;
     uint64_t reads_refused = 0;
+    // Files that directories list in pages, with read leases, from inode kFirstListed on.
+    uint64_t listed = 0;
+    uint64_t getattrs = 0;
+    // Opens for writing get the exclusive lease.
+    bool exclusive = false;
+    // Of the last request that resumed a session.
+    pb::OpenSessionRequest resumed;
 
     Shared() {
         file.set_ino(7);
@@ -45,6 +57,12 @@ struct Shared {
         file.mutable_layout()->set_replicas(1);
         file.mutable_layout()->set_table(1);
         put(1, "of old");
+    }
+    // As after a long life of the cluster.
+    void grow_old() {
+        lease_seq = kManyFirst;
+        file.set_cut(kManyFirst);
+        file.set_change(kManyFirst);
     }
     // The file as somebody else left it.
     void put(uint64_t data, std::string text) {
@@ -113,6 +131,8 @@ private:
         reply.set_session(request.resume());
         if (request.resume() == 0) {
             reply.set_session(++shared_.sessions);
+        } else {
+            shared_.resumed = request;
         }
         reply.set_lease_ms(8000);
         fill_map(*reply.mutable_map());
@@ -123,12 +143,31 @@ private:
             return fenced();
         }
         pb::MetaReply reply;
+        shared_.getattrs += request.has_getattr() ? 1 : 0;
         if (request.has_getattr() || request.has_open()) {
             *reply.mutable_attr() = shared_.file;
-            reply.mutable_grant()->set_mode(pb::LEASE_READ);
-            reply.mutable_grant()->set_lease_seq(++shared_.lease_seq);
+            reply.mutable_attr()->set_ino(request.getattr().ino() + request.open().ino());
+            grant(*reply.mutable_grant());
+            if (request.open().write() && shared_.exclusive) {
+                reply.mutable_grant()->set_mode(pb::LEASE_EXCLUSIVE);
+            }
+        }
+        if (request.has_readdir()) {
+            uint64_t done = std::stoull("0" + request.readdir().after());
+            for (uint64_t i = done; i < std::min(shared_.listed, done + kPage); ++i) {
+                pb::DirEntry* entry = reply.add_entries();
+                entry->set_name(std::to_string(i + 1));
+                entry->set_ino(kFirstListed + i);
+                *entry->mutable_attr() = shared_.file;
+                entry->mutable_attr()->set_ino(kFirstListed + i);
+                grant(*entry->mutable_grant());
+            }
         }
         return RpcReply(encode(reply));
+    }
+    void grant(pb::Grant& grant) {
+        grant.set_mode(pb::LEASE_READ);
+        grant.set_lease_seq(++shared_.lease_seq);
     }
 
     Shared& shared_;
@@ -184,6 +223,7 @@ private:
         out.mds_address = kMds;
         out.name = "client";
         out.read_ahead_bytes = 0;
+        out.inodes_max = 200000;
         return out;
     }
     Env& env_;
@@ -243,6 +283,48 @@ protected:
         while (!out->has_value() && sim_.clock.run_one(until)) {
         }
         return std::move(*out);
+    }
+    void restart_mds() {
+        mds_->kill();
+        mds_->boot();
+        pass(std::chrono::seconds(5));
+    }
+    Task<bool> list_all() {
+        std::string after;
+        while (true) {
+            auto page = co_await files().list(kRootInode, after);
+            if (!page.ok()) {
+                co_return false;
+            }
+            if (page->entries_size() == 0) {
+                co_return true;
+            }
+            after = page->entries().rbegin()->name();
+        }
+    }
+    Task<bool> open_many(uint64_t count) {
+        client::OpenOptions options;
+        options.write = true;
+        for (uint64_t i = 0; i < count; ++i) {
+            auto opened = co_await files().open(InodeId(kManyFirst + i), options);
+            if (!opened.ok()) {
+                co_return false;
+            }
+        }
+        co_return true;
+    }
+    // Files under the exclusive lease: nothing of this is told to the server at once.
+    Task<bool> extend_many(uint64_t count) {
+        for (uint64_t i = 0; i < count; ++i) {
+            pb::SetAttr larger;
+            larger.set_ino(kManyFirst + i);
+            larger.set_size(kFileBytesMax);
+            auto set = co_await files().setattr(std::move(larger));
+            if (!set.ok()) {
+                co_return false;
+            }
+        }
+        co_return true;
     }
     client::OpenId open_file() {
         client::OpenOptions options;
@@ -314,6 +396,59 @@ TEST_F(ClientSessionTest, AReadFailsWhenNoSessionIsToBeHadForLong) {
 
     ASSERT_TRUE(data->has_value());
     EXPECT_EQ((*data)->error().code, Errc::kFenced);
+}
+
+TEST_F(ClientSessionTest, OfMoreLeasesThanOneRequestNamesTheOldestOfClosedFilesAreGivenUp) {
+    open_file();
+    shared_.grow_old();
+    shared_.listed = 120000;
+    ASSERT_EQ(run(list_all()), true);
+
+    restart_mds();
+
+    EXPECT_EQ(shared_.sessions, 1U);
+    const auto& held = shared_.resumed.held();
+    EXPECT_LT(static_cast<uint64_t>(held.size()), shared_.listed);
+    EXPECT_GT(shared_.resumed.ByteSizeLong(), client::Session::kHeldBytesMax - 4 * KiB);
+    EXPECT_EQ(held[0].ino(), 7U);
+    EXPECT_TRUE(held[0].open());
+    // Of what was given up the client asks the server again; what it kept it still has.
+    uint64_t last = kFirstListed + shared_.listed - 1;
+    EXPECT_EQ(held[held.size() - 1].ino(), last);
+    uint64_t before = shared_.getattrs;
+    ASSERT_TRUE(run(files().getattr(InodeId(last)))->ok());
+    EXPECT_EQ(shared_.getattrs, before);
+    ASSERT_TRUE(run(files().getattr(InodeId(kFirstListed)))->ok());
+    EXPECT_EQ(shared_.getattrs, before + 1);
+}
+
+TEST_F(ClientSessionTest, OfMoreOpenFilesThanOneRequestNamesTheSessionGoesOn) {
+    constexpr uint64_t kFiles = 70000;
+    shared_.exclusive = true;
+    shared_.grow_old();
+    ASSERT_EQ(run(open_many(kFiles)), true);
+
+    restart_mds();
+
+    EXPECT_EQ(shared_.sessions, 1U);
+    EXPECT_LT(static_cast<uint64_t>(shared_.resumed.held_size()), kFiles);
+    EXPECT_GT(shared_.resumed.ByteSizeLong(), client::Session::kHeldBytesMax - 4 * KiB);
+    EXPECT_TRUE(run(files().getattr(InodeId(kManyFirst)))->ok());
+}
+
+TEST_F(ClientSessionTest, MoreUnwrittenFilesThanOneRequestNamesCostTheSessionAndNotTheProcess) {
+    constexpr uint64_t kFiles = 40000;
+    shared_.exclusive = true;
+    shared_.grow_old();
+    ASSERT_EQ(run(open_many(kFiles)), true);
+    // The server goes before it can be told.
+    mds_->kill();
+    ASSERT_EQ(run(extend_many(kFiles)), true);
+
+    mds_->boot();
+    pass(std::chrono::seconds(5));
+
+    EXPECT_EQ(shared_.sessions, 2U);
 }
 
 }  // namespace
