@@ -381,14 +381,6 @@ protected:
         op->set_want_parent(pb::LEASE_READ);
         return request;
     }
-    // Into the store of the metadata server, which is not running.
-    void put_meta(const std::string& key, const std::string& value) {
-        KvBatch batch;
-        batch.put(key, value);
-        MemKvMedium& store = mds_->kv("meta");
-        store.apply(batch);
-        store.mark_synced(store.applied());
-    }
     // As its maker does that has it not open and wrote nothing.
     pb::MetaRequest remove_unwritten(size_t n, const std::string& name, const pb::MetaReply& made) {
         pb::MetaRequest request;
@@ -733,30 +725,6 @@ TEST_P(MdsServerTest, WhatWasSyncedSurvivesAPowerCut) {
 
     ASSERT_TRUE(again.ok()) << again.error().to_string();
     EXPECT_GE(storage(0).epoch(), epoch);
-}
-
-TEST_P(MdsServerTest, DamagedRecordsOfTheClusterAreRefusedAtTheStart) {
-    open(0);
-    MemKvMedium& store = mds_->kv("meta");
-    for (const char* key : {"mmap", "mconfirmed", "mnext_session"}) {
-        mds_->kill();
-        const std::string sound = store.map().at(key);
-        std::string other_format = sound;
-        other_format.front() = static_cast<char>(other_format.front() ^ 0x40);
-        for (const std::string& damaged :
-             {std::string(), other_format, sound.substr(0, sound.size() - 1), sound + "x"}) {
-            put_meta(key, damaged);
-            mds_->boot();
-            pass(std::chrono::seconds(1));
-            ASSERT_FALSE(mds_->failure().ok()) << key << " of " << damaged.size() << " bytes";
-            EXPECT_EQ(mds_->failure().error().code, Errc::kCorrupt);
-            mds_->kill();
-        }
-        put_meta(key, sound);
-        mds_->boot();
-        pass(std::chrono::seconds(1));
-        EXPECT_TRUE(mds_->started()) << key;
-    }
 }
 
 TEST_P(MdsServerTest, MembersThatComeIntoSyncTogetherArePublishedTogether) {
