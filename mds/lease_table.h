@@ -39,7 +39,8 @@ struct Conflict {
 class LeaseTable {
 public:
     static constexpr Duration kContendedFor = std::chrono::milliseconds(100);
-    static constexpr size_t kLeasesMax = 100000;
+    // Half as much again as a client keeps by default: what it gives back by itself is under way.
+    static constexpr size_t kLeasesMax = 150000;
 
     // Lease numbers count up from `first_seq` over all inodes and sessions; a restarted server
     // starts above all that were given out before.

@@ -41,6 +41,8 @@ Result<uint64_t> decode_next_session(std::string_view record) {
 }
 
 constexpr size_t kNameBytesMax = 1024;
+// Of the map in an answer: the field's number and its length.
+constexpr size_t kMapHeadBytes = 16;
 
 }  // namespace
 
@@ -121,7 +123,8 @@ Task<Result<RpcReply>> SessionService::open(RpcRequest rpc) {
         co_return Error(Errc::kInvalidArgument, "a session's name has at most 1024 bytes");
     }
     Result<pb::OpenSessionReply> reply = pb::OpenSessionReply();
-    if (request.resume() != 0) {
+    bool resumes = request.resume() != 0;
+    if (resumes) {
         reply = co_await resume(std::move(request), rpc.connection);
     } else {
         reply = co_await open_new(std::move(request), rpc.connection);
@@ -133,7 +136,11 @@ Task<Result<RpcReply>> SessionService::open(RpcRequest rpc) {
     using std::chrono::milliseconds;
     auto lease_ms = duration_cast<milliseconds>(state_.sessions.lease()).count();
     reply->set_lease_ms(static_cast<uint32_t>(lease_ms));
-    *reply->mutable_map() = state_.manager.map()->proto();
+    const pb::ClusterMap& map = state_.manager.map()->proto();
+    // A client that resumes has a map; if much was refused, its next renewal gets the newest.
+    if (!resumes || reply->ByteSizeLong() + map.ByteSizeLong() + kMapHeadBytes <= kBodyBytesMax) {
+        *reply->mutable_map() = map;
+    }
     co_return RpcReply(kdfs::encode(*reply));
 }
 

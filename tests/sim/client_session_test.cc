@@ -5,6 +5,7 @@
 #include "client/file_client.h"
 #include "kdfs/proto/message_type.h"
 #include "kdfs/proto/wire.h"
+#include "mds/lease_table.h"
 #include "tests/sim/sim_node.h"
 
 #include <gtest/gtest.h>
@@ -449,6 +450,12 @@ TEST_F(ClientSessionTest, MoreUnwrittenFilesThanOneRequestNamesCostTheSessionAnd
     pass(std::chrono::seconds(5));
 
     EXPECT_EQ(shared_.sessions, 2U);
+}
+
+// Otherwise the server recalls from a client what it is about to give back by itself.
+TEST(LeaseBoundsTest, TheServerTakesMoreLeasesOfASessionThanAClientKeeps) {
+    client::ClientOptions options;
+    EXPECT_GE(mds::LeaseTable::kLeasesMax, options.inodes_max + options.inodes_max / 4);
 }
 
 }  // namespace
