@@ -19,10 +19,12 @@ InodeRef InodeCache::get(InodeId ino) {
         entry->ino = ino;
         outdate_names(*entry);
         entry->age = ages_.insert(ages_.end(), entry.get());
+        entry->cap_seq = absent_floor_;
         auto capped = absent_caps_.find(ino);
         if (capped != absent_caps_.end()) {
             entry->cap_seq = capped->second.seq;
             entry->cap_mode = capped->second.mode;
+            caps_by_seq_.erase({capped->second.seq, ino});
             absent_caps_.erase(capped);
         }
     }
@@ -141,16 +143,31 @@ void InodeCache::cap(Inode& inode, uint64_t seq, pb::LeaseMode keep) {
 }
 
 void InodeCache::cap_absent(InodeId ino, uint64_t seq, pb::LeaseMode keep) {
-    if (mutant("forget_overtaken_recall")) {
+    if (seq <= absent_floor_ || mutant("forget_overtaken_recall")) {
         return;
     }
-    Cap& entry = absent_caps_[ino];
+    auto [it, added] = absent_caps_.try_emplace(ino);
+    Cap& entry = it->second;
     if (seq > entry.seq) {
+        caps_by_seq_.erase({entry.seq, ino});
+        caps_by_seq_.emplace(seq, ino);
         entry.seq = seq;
         entry.mode = keep;
     } else if (seq == entry.seq) {
         entry.mode = std::min(entry.mode, keep);
     }
+    if (absent_caps_.size() > kAbsentCapsMax) {
+        auto oldest = caps_by_seq_.begin();
+        absent_floor_ = oldest->first;
+        absent_caps_.erase(oldest->second);
+        caps_by_seq_.erase(oldest);
+    }
+}
+
+void InodeCache::forget_caps() {
+    absent_caps_.clear();
+    caps_by_seq_.clear();
+    absent_floor_ = 0;
 }
 
 void InodeCache::set_name(Inode& directory, const std::string& name, InodeId ino) {

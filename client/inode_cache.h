@@ -101,6 +101,10 @@ using InodeRef = std::shared_ptr<Inode>;
 // order than the server sent them; their numbers put them right.
 class InodeCache {
 public:
+    // Caps of absent inodes that are remembered one by one. Of those beyond, the oldest become one
+    // number below which no grant counts: who loses one by that asks again.
+    static constexpr size_t kAbsentCapsMax = 16384;
+
     InodeRef find(InodeId ino) const;
     InodeRef get(InodeId ino);  // adds it if it is not there
     void touch(Inode& inode);
@@ -127,7 +131,8 @@ public:
     // The same for an inode that is not here. Remembered until forget_caps().
     void cap_absent(InodeId ino, uint64_t seq, pb::LeaseMode keep);
     // To be called when no answer is under way.
-    void forget_caps() { absent_caps_.clear(); }
+    void forget_caps();
+    size_t absent_caps() const { return absent_caps_.size(); }
 
     // Answers under way about the directory's names are not to be remembered.
     void outdate_names(Inode& directory) { directory.names_epoch = ++epochs_; }
@@ -145,6 +150,8 @@ private:
     std::unordered_map<InodeId, InodeRef> inodes_;
     std::list<Inode*> ages_;
     std::map<InodeId, Cap> absent_caps_;
+    std::set<std::pair<uint64_t, InodeId>> caps_by_seq_;
+    uint64_t absent_floor_ = 0;  // grants of absent inodes up to this number were taken back
     size_t names_ = 0;
     uint64_t epochs_ = 0;
 };

@@ -125,6 +125,32 @@ TEST(InodeCacheTest, RecallOfAnUnknownInodeIsRememberedForItsGrant) {
     EXPECT_EQ(inode->lease, pb::LEASE_READ);
 }
 
+TEST(InodeCacheTest, RecallsOfUnknownInodesAreRememberedWithinABound) {
+    InodeCache cache;
+    constexpr uint64_t kRecalls = InodeCache::kAbsentCapsMax + 1000;
+    for (uint64_t i = 1; i <= kRecalls; ++i) {
+        cache.cap_absent(InodeId(1000 + i), i, pb::LEASE_NONE);
+    }
+    EXPECT_EQ(cache.absent_caps(), InodeCache::kAbsentCapsMax);
+
+    // None of the grants they overtook counts, neither of the oldest nor of the newest.
+    for (uint64_t i : {uint64_t{1}, uint64_t{1000}, uint64_t{1001}, kRecalls}) {
+        InodeRef inode = cache.get(InodeId(1000 + i));
+        cache.adopt_grant(*inode, grant(pb::LEASE_READ, i));
+        EXPECT_EQ(inode->lease, pb::LEASE_NONE) << i;
+    }
+    InodeRef other = cache.get(InodeId(7));
+    cache.adopt_grant(*other, grant(pb::LEASE_READ, kRecalls));
+    EXPECT_EQ(other->lease, pb::LEASE_READ);
+
+    // Once no answer is under way, every grant counts again.
+    cache.forget_caps();
+    EXPECT_EQ(cache.absent_caps(), 0U);
+    InodeRef late = cache.get(InodeId(8));
+    cache.adopt_grant(*late, grant(pb::LEASE_READ, 1));
+    EXPECT_EQ(late->lease, pb::LEASE_READ);
+}
+
 TEST(InodeCacheTest, OlderAnswerDoesNotReplaceNewerAttributesUnderALease) {
     InodeCache cache;
     InodeRef inode = cache.get(InodeId(5));
