@@ -272,14 +272,13 @@ Task<Result<uint64_t>> ChunkClient::write(ChunkWrite what) {
     co_await window_.acquire(cost);
     SemaphoreHold window(window_, cost);
 
-    SessionId session = source_.session();
     pb::WriteRequest request;
     request.set_chain(what.chain.value);
     set_key(request.mutable_chunk(), what.chunk);
     request.set_kind(pb::WRITE_DATA);
     request.set_offset(what.offset);
     request.set_checksums(block_sums(what.offset, what.data));
-    request.set_session(session.value);
+    request.set_session(what.session.value);
     request.set_write_id(next_write_id_++);
     request.set_sync(what.durability == Durability::kSynced);
 
@@ -287,7 +286,7 @@ Task<Result<uint64_t>> ChunkClient::write(ChunkWrite what) {
     Duration timeout = kWriteAttempt;
     Duration delay = kBackoffMin;
     while (true) {
-        if (source_.session() != session) {
+        if (source_.session() != what.session) {
             co_return Error(Errc::kFenced,
                             "chunk " + to_string(what.chunk) +
                                 ": the session was lost before the write was done");

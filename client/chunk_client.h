@@ -36,9 +36,11 @@ struct ChunkWrite {
     uint64_t offset = 0;  // in the piece
     BufferChain data;
     Durability durability = Durability::kCommitted;
+    // Under which the server knows that the file may be written here.
+    SessionId session;
 
-    ChunkWrite(ChunkId c, ChainId on, uint64_t at, BufferChain bytes, Durability d)
-        : chunk(c), chain(on), offset(at), data(std::move(bytes)), durability(d) {}
+    ChunkWrite(ChunkId c, ChainId on, uint64_t at, BufferChain bytes, SessionId under)
+        : chunk(c), chain(on), offset(at), data(std::move(bytes)), session(under) {}
 };
 
 // Reads and writes pieces on their chains, through failures: an error is looked at by class, the
@@ -65,7 +67,9 @@ public:
     // over: what is known of the file may be out of date, and the chunk may belong to nobody.
     Task<Result<BufferChain>> read(ChunkRead what);
     // Completes when every member that takes writes has committed. Writes to one chunk run one at
-    // a time, in the order of the calls. Gives the chain's number for sync().
+    // a time, in the order of the calls. Gives the chain's number for sync(). kFenced once
+    // what.session is over, also while it waits its turn: the file may be gone, and nobody would
+    // collect what is written under the next.
     Task<Result<uint64_t>> write(ChunkWrite what);
     // Makes everything committed so far on these chains durable on each of their serving members.
     // kLostData if commits since a write that gave such a number may have been lost.

@@ -241,11 +241,16 @@ private:
     // file_write.cc
     Task<Result<Opened>> open_call(InodeRef inode, OpenOptions options, OpenAsk* ask);
     Task<Status> want_exclusive(InodeRef inode);
+    Task<Result<bool>> known_as_writer(InodeRef inode, bool append);
     void close_unused(Inode& inode, bool sure = false);
     void grow(const InodeRef& inode, uint64_t size);
     void buffer_write(const InodeRef& inode, uint64_t offset, const Buffer& data);
     Task<Status> write_through(InodeRef inode, uint64_t offset, Buffer data);
-    Task<Status> write_pieces(InodeRef inode, DataId data_id, uint64_t offset, Buffer data);
+    Task<Status> write_pieces(SessionId session,
+                              InodeRef inode,
+                              DataId data_id,
+                              uint64_t offset,
+                              Buffer data);
     Status take_write_error(Inode& inode);
     Task<Status> sync_data(InodeRef inode);
     Task<Status> sync_meta(InodeRef inode, bool data_only);

@@ -134,6 +134,18 @@ Task<Status> FileClient::want_exclusive(InodeRef inode) {
     co_return Status();
 }
 
+// True if the server knows that this session writes the file without the exclusive lease. False if
+// it has given that lease, or the session that answered is over already: look again.
+Task<Result<bool>> FileClient::known_as_writer(InodeRef inode, bool append) {
+    bool ask = inode->writes_through % kWritesThrough == 0 || append || !inode->server_writes ||
+               inode->lease != pb::LEASE_NONE;
+    ++inode->writes_through;
+    if (ask) {
+        KDFS_CO_TRY(co_await want_exclusive(inode));
+    }
+    co_return inode->lease != pb::LEASE_EXCLUSIVE && inode->server_writes;
+}
+
 Task<Result<uint64_t>> FileClient::write(WriteOp op) {
     auto file = open_file(op.id);
     if (!file.ok()) {
@@ -179,14 +191,13 @@ Task<Result<uint64_t>> FileClient::write(WriteOp op) {
             buffer_write(inode, at, op.data);
             co_return bytes;
         }
-        bool ask = inode->writes_through % kWritesThrough == 0 || op.append ||
-                   !inode->server_writes || inode->lease != pb::LEASE_NONE;
-        ++inode->writes_through;
-        if (ask) {
-            KDFS_CO_TRY(co_await want_exclusive(inode));
-            if (inode->lease == pb::LEASE_EXCLUSIVE) {
-                continue;
-            }
+        KDFS_CO_TRY_ASSIGN(bool known, co_await known_as_writer(inode, op.append));
+        file = open_file(op.id);
+        if (!file.ok()) {
+            co_return std::move(file).error();
+        }
+        if (!known) {
+            continue;
         }
         uint64_t at = op.offset;
         if (op.append) {
@@ -242,14 +253,16 @@ void FileClient::buffer_write(const InodeRef& inode, uint64_t offset, const Buff
 }
 
 // Several clients write this file: the bytes go to the chunks, and size and time to the server,
-// before the write returns.
+// before the write returns. It belongs to the session there is when this is called, which the
+// server knows as a writer's.
 Task<Status> FileClient::write_through(InodeRef inode, uint64_t offset, Buffer data) {
+    SessionId session = session_.session();
     // The file may be cut meanwhile: then the bytes may be gone again, or belong to other data.
     constexpr int kCutsMax = 16;
     for (int i = 0; i < kCutsMax; ++i) {
         DataId data_id(inode->attr.data());
         uint64_t cut = inode->attr.cut();
-        KDFS_CO_TRY(co_await write_pieces(inode, data_id, offset, data));
+        KDFS_CO_TRY(co_await write_pieces(session, inode, data_id, offset, data));
         pb::MetaRequest request;
         pb::Flush& op = *request.mutable_flush();
         op.set_ino(inode->ino.value);
@@ -271,7 +284,8 @@ Task<Status> FileClient::write_through(InodeRef inode, uint64_t offset, Buffer d
                         " is being truncated again and again by others");
 }
 
-Task<Status> FileClient::write_pieces(InodeRef inode,
+Task<Status> FileClient::write_pieces(SessionId session,
+                                      InodeRef inode,
                                       DataId data_id,
                                       uint64_t offset,
                                       Buffer data) {
@@ -286,11 +300,7 @@ Task<Status> FileClient::write_pieces(InodeRef inode,
     std::vector<Task<Result<uint64_t>>> tasks;
     for (const PieceRange& range : ranges) {
         BufferChain part(data.slice(range.file_offset - offset, range.length));
-        ChunkWrite what(range.chunk,
-                        range.chain,
-                        range.piece_offset,
-                        std::move(part),
-                        Durability::kCommitted);
+        ChunkWrite what(range.chunk, range.chain, range.piece_offset, std::move(part), session);
         tasks.push_back(chunks_.write(std::move(what)));
     }
     std::vector<Result<uint64_t>> results = co_await when_all(scope_, std::move(tasks));

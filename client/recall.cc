@@ -14,6 +14,16 @@ namespace {
 // In an OpenSessionRequest: the field's number, its length, and what it has.
 size_t bytes_of(const pb::HeldLease& held) { return 2 + held.ByteSizeLong(); }
 
+// The answer of who has nothing under the lease that is asked back.
+pb::ReleaseOne nothing_held(const pb::RecallRequest& request, bool still_open) {
+    pb::ReleaseOne item;
+    item.set_ino(request.ino());
+    item.set_keep(request.keep());
+    item.set_lease_seq(request.lease_seq());
+    item.set_still_open(still_open);
+    return item;
+}
+
 }  // namespace
 
 Task<pb::RecallReply> FileClient::recall(pb::RecallRequest request) {
@@ -28,11 +38,7 @@ Task<pb::RecallReply> FileClient::recall(pb::RecallRequest request) {
         if (!open_asks_.empty()) {
             suspect(ino, request.lease_seq());
         }
-        pb::ReleaseOne& item = *reply.mutable_released();
-        item.set_ino(ino.value);
-        item.set_keep(request.keep());
-        item.set_lease_seq(request.lease_seq());
-        item.set_still_open(!open_asks_.empty());
+        *reply.mutable_released() = nothing_held(request, !open_asks_.empty());
         co_return reply;
     }
     if (request.lease_seq() < inode->lease_seq) {
@@ -43,6 +49,7 @@ Task<pb::RecallReply> FileClient::recall(pb::RecallRequest request) {
         co_return reply;
     }
     bool was_exclusive = inode->lease == pb::LEASE_EXCLUSIVE;
+    uint64_t generation = session_.generation();
     inode->giving_back = inode->giving_back || was_exclusive;
     cache_.cap(*inode, request.lease_seq(), request.keep());
     // From here on operations ask the server, so nothing new gets dirty.
@@ -57,6 +64,12 @@ Task<pb::RecallReply> FileClient::recall(pb::RecallRequest request) {
         ++inode->forces;
         co_await drain(inode);
         --inode->forces;
+    }
+    if (session_.generation() != generation) {
+        // The lease went with its session. What is known now belongs to the next one, which the
+        // server does not know as a writer of the file before it is asked.
+        *reply.mutable_released() = nothing_held(request, true);
+        co_return reply;
     }
     drop_inode_cache(*inode);
     if (invalidator_ != nullptr && request.keep() == pb::LEASE_NONE) {
@@ -161,6 +174,10 @@ std::vector<pb::HeldLease> FileClient::held(size_t bytes_max) {
     }
     std::vector<pb::HeldLease> out;
     for (auto& [ino, one] : claims) {
+        if (one.open()) {
+            // Known once the server answers, also if it refuses the lease.
+            cache_.find(ino)->server_open = true;
+        }
         out.push_back(std::move(one));
     }
     return out;

@@ -139,10 +139,12 @@ Task<Result<pb::MetaReply>> Session::call(pb::MetaRequest request) {
             request.set_session(id_.value);
             request.set_acked_below(outstanding_.empty() ? next_seq_ : *outstanding_.begin());
             auto reply = co_await attempt(std::move(*connection), encode(request), deadline);
-            if (reply.ok()) {
+            if (reply.ok() && generation == generation_) {
                 co_return reply;
             }
-            error = std::move(reply).error();
+            // What was granted and opened under a session that is lost went with it.
+            error = reply.ok() ? Error(Errc::kFenced, "the session was lost before the answer came")
+                               : std::move(reply).error();
         } else {
             error = std::move(connection).error();
         }

@@ -80,6 +80,8 @@ public:
     std::shared_ptr<const ClusterMap> map() const override { return map_; }
     Task<bool> wait_newer(Epoch epoch, TimePoint until) override;
     SessionId session() const override { return id_; }
+    // Goes up when a session is lost.
+    uint64_t generation() const { return generation_; }
     // Any other call to the server (tools): no sequence number, one attempt until `deadline`.
     Task<Result<RpcReply>> raw_call(MessageType type, Buffer body, TimePoint deadline);
 

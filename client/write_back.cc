@@ -51,7 +51,8 @@ Task<void> FileClient::write_run(InodeRef inode, WriteBuffer::Run run, Durabilit
         if (run.data.pieces().size() > kBuffersPerRunMax) {
             run.data = BufferChain(run.data.flatten());
         }
-        ChunkWrite what(chunk, chain, run.offset, std::move(run.data), durability);
+        ChunkWrite what(chunk, chain, run.offset, std::move(run.data), session);
+        what.durability = durability;
         written = co_await chunks_.write(std::move(what));
     } else {
         written = std::move(map).error();

@@ -44,10 +44,19 @@ struct Shared {
     // Files that directories list in pages, with read leases, from inode kFirstListed on.
     uint64_t listed = 0;
     uint64_t getattrs = 0;
-    // Opens for writing get the exclusive lease.
-    bool exclusive = false;
     // Of the last request that resumed a session.
     pb::OpenSessionRequest resumed;
+    // The inode whose lease is refused then, if any.
+    uint64_t refused = 0;
+    // What an open for writing gives; what asks leases back.
+    pb::LeaseMode grants = pb::LEASE_READ;
+    std::shared_ptr<RpcConnection> connection;
+    bool answers_meta = true;
+    Event meta_answered;
+    // The sessions that opened the file, wrote to its chunks and closed it, in order.
+    std::vector<uint64_t> opened;
+    std::vector<uint64_t> wrote;
+    std::vector<uint64_t> closed;
 
     Shared() {
         file.set_ino(7);
@@ -110,6 +119,7 @@ public:
 private:
     Task<Result<RpcReply>> answer(RpcRequest request) {
         if (request.type == MessageType::kOpenSession) {
+            shared_.connection = request.connection;
             co_return open(*decode<pb::OpenSessionRequest>(request.body));
         }
         if (request.type == MessageType::kRenew) {
@@ -120,7 +130,11 @@ private:
             co_return RpcReply(encode(pb::RenewReply()));
         }
         if (request.type == MessageType::kMeta) {
-            co_return meta(*decode<pb::MetaRequest>(request.body));
+            Result<RpcReply> reply = meta(*decode<pb::MetaRequest>(request.body));
+            if (!shared_.answers_meta) {
+                co_await shared_.meta_answered.wait();
+            }
+            co_return reply;
         }
         co_return RpcReply(Buffer());
     }
@@ -134,6 +148,9 @@ private:
             reply.set_session(++shared_.sessions);
         } else {
             shared_.resumed = request;
+            if (shared_.refused != 0) {
+                reply.add_refused(shared_.refused);
+            }
         }
         reply.set_lease_ms(8000);
         fill_map(*reply.mutable_map());
@@ -143,14 +160,26 @@ private:
         if (shared_.over.contains(request.session())) {
             return fenced();
         }
+        for (const pb::ReleaseOne& item : request.release().items()) {
+            if (!item.still_open()) {
+                shared_.closed.push_back(request.session());
+            }
+        }
         pb::MetaReply reply;
         shared_.getattrs += request.has_getattr() ? 1 : 0;
-        if (request.has_getattr() || request.has_open()) {
+        bool speaks_of_file = request.has_getattr() || request.has_open() || request.has_flush();
+        if (speaks_of_file && shared_.file.nlink() == 0) {
+            return Error(Errc::kStaleHandle, "inode 7 is gone");
+        }
+        if (speaks_of_file) {
             *reply.mutable_attr() = shared_.file;
-            reply.mutable_attr()->set_ino(request.getattr().ino() + request.open().ino());
+            reply.mutable_attr()->set_ino(request.getattr().ino() + request.open().ino() +
+                                          request.flush().ino());
+        }
+        if (request.has_getattr() || request.has_open()) {
             grant(*reply.mutable_grant());
-            if (request.open().write() && shared_.exclusive) {
-                reply.mutable_grant()->set_mode(pb::LEASE_EXCLUSIVE);
+            if (request.open().write()) {
+                reply.mutable_grant()->set_mode(shared_.grants);
             }
         }
         if (request.has_readdir()) {
@@ -163,6 +192,9 @@ private:
                 entry->mutable_attr()->set_ino(kFirstListed + i);
                 grant(*entry->mutable_grant());
             }
+        }
+        if (request.has_open()) {
+            shared_.opened.push_back(request.session());
         }
         return RpcReply(encode(reply));
     }
@@ -185,6 +217,9 @@ public:
 
 private:
     Task<Result<RpcReply>> answer(RpcRequest request) {
+        if (request.type == MessageType::kWrite) {
+            co_return write(*decode<pb::WriteRequest>(request.body));
+        }
         if (request.type != MessageType::kRead) {
             co_return RpcReply(Buffer());
         }
@@ -203,6 +238,16 @@ private:
         pb::ReadReply reply;
         reply.set_checksums(client::block_sums(0, data));
         co_return RpcReply(encode(reply), std::move(data));
+    }
+    Result<RpcReply> write(const pb::WriteRequest& request) {
+        shared_.wrote.push_back(request.session());
+        if (!shared_.storage_serves) {
+            return Error(Errc::kNotServing, "as the test says");
+        }
+        if (shared_.over.contains(request.session())) {
+            return fenced();
+        }
+        return RpcReply(encode(pb::WriteReply()));
     }
 
     Shared& shared_;
@@ -327,11 +372,39 @@ protected:
         }
         co_return true;
     }
-    client::OpenId open_file() {
+    client::OpenId open_file(bool write = false) {
         client::OpenOptions options;
+        options.write = write;
         auto opened = run(files().open(InodeId(7), options));
         EXPECT_TRUE(opened && opened->ok());
         return opened && opened->ok() ? (*opened)->id : 0;
+    }
+    std::shared_ptr<std::optional<Result<uint64_t>>> begin_write(client::OpenId id,
+                                                                 uint64_t offset) {
+        client::WriteOp op(id, offset, Buffer::copy_of(std::string_view("written")));
+        return begin(files().write(std::move(op)));
+    }
+    // Empty if it was taken.
+    std::optional<Errc> code_of_write(client::OpenId id, uint64_t offset) {
+        client::WriteOp op(id, offset, Buffer::copy_of(std::string_view("written")));
+        auto written = run(files().write(std::move(op)));
+        EXPECT_TRUE(written);
+        if (!written || written->ok()) {
+            return std::nullopt;
+        }
+        return written->error().code;
+    }
+    // As the server does; nobody waits for the answer.
+    void ask_lease_back() {
+        pb::RecallRequest request;
+        request.set_ino(7);
+        request.set_keep(pb::LEASE_NONE);
+        request.set_lease_seq(shared_.lease_seq);
+        RpcCall call(MessageType::kRecall,
+                     encode(request),
+                     sim_.clock.now() + std::chrono::seconds(60));
+        auto answer = std::make_shared<std::optional<Result<RpcReply>>>();
+        mds_->spawn(keep<Result<RpcReply>>(shared_.connection->call(std::move(call)), answer));
     }
     static std::string text_of(const std::optional<Result<BufferChain>>& data) {
         if (!data) {
@@ -425,7 +498,7 @@ TEST_F(ClientSessionTest, OfMoreLeasesThanOneRequestNamesTheOldestOfClosedFilesA
 
 TEST_F(ClientSessionTest, OfMoreOpenFilesThanOneRequestNamesTheSessionGoesOn) {
     constexpr uint64_t kFiles = 70000;
-    shared_.exclusive = true;
+    shared_.grants = pb::LEASE_EXCLUSIVE;
     shared_.grow_old();
     ASSERT_EQ(run(open_many(kFiles)), true);
 
@@ -439,7 +512,7 @@ TEST_F(ClientSessionTest, OfMoreOpenFilesThanOneRequestNamesTheSessionGoesOn) {
 
 TEST_F(ClientSessionTest, MoreUnwrittenFilesThanOneRequestNamesCostTheSessionAndNotTheProcess) {
     constexpr uint64_t kFiles = 40000;
-    shared_.exclusive = true;
+    shared_.grants = pb::LEASE_EXCLUSIVE;
     shared_.grow_old();
     ASSERT_EQ(run(open_many(kFiles)), true);
     // The server goes before it can be told.
@@ -456,6 +529,86 @@ TEST_F(ClientSessionTest, MoreUnwrittenFilesThanOneRequestNamesCostTheSessionAnd
 TEST(LeaseBoundsTest, TheServerTakesMoreLeasesOfASessionThanAClientKeeps) {
     client::ClientOptions options;
     EXPECT_GE(mds::LeaseTable::kLeasesMax, options.inodes_max + options.inodes_max / 4);
+}
+
+// The recall outlives the session it came under: it must not say of the next one that the server
+// knows it as a writer.
+TEST_F(ClientSessionTest, AFileThatIsGoneIsNotWrittenUnderTheSessionAfterTheOneThatHadIt) {
+    shared_.grants = pb::LEASE_EXCLUSIVE;
+    client::OpenId id = open_file(true);
+    shared_.storage_serves = false;
+    EXPECT_EQ(code_of_write(id, 0), std::nullopt);
+    ask_lease_back();
+    pass(std::chrono::seconds(1));
+    ASSERT_FALSE(shared_.wrote.empty());
+    // The session ends and the file is removed, before what is dirty is in the chunks.
+    shared_.over.insert(1);
+    shared_.file.set_nlink(0);
+    pass(std::chrono::seconds(5));
+    ASSERT_EQ(shared_.sessions, 2U);
+    shared_.storage_serves = true;
+
+    EXPECT_EQ(code_of_write(id, 0), Errc::kLostData);
+    EXPECT_EQ(code_of_write(id, 0), Errc::kStaleHandle);
+    EXPECT_EQ(code_of_write(id, 0), Errc::kStaleHandle);
+
+    EXPECT_EQ(shared_.wrote.back(), 1U);
+}
+
+TEST_F(ClientSessionTest, AWriteThatWaitsForItsTurnIsNotMadeUnderTheNextSession) {
+    shared_.grants = pb::LEASE_NONE;
+    client::OpenId id = open_file(true);
+    shared_.storage_serves = false;
+    auto first = begin_write(id, 0);
+    pass(std::chrono::seconds(1));
+    ASSERT_FALSE(shared_.wrote.empty());
+    auto second = begin_write(id, 0);
+    pass(std::chrono::seconds(1));
+    shared_.over.insert(1);
+    shared_.file.set_nlink(0);
+    pass(std::chrono::seconds(5));
+    ASSERT_EQ(shared_.sessions, 2U);
+    shared_.storage_serves = true;
+    pass(std::chrono::seconds(5));
+
+    ASSERT_TRUE(first->has_value() && second->has_value());
+    EXPECT_EQ((*first)->error().code, Errc::kFenced);
+    EXPECT_EQ((*second)->error().code, Errc::kFenced);
+    EXPECT_EQ(shared_.wrote.back(), 1U);
+}
+
+// Opened under a lease, so that the server heard of it from the resumption only.
+TEST_F(ClientSessionTest, AFileThatAResumptionNamedAsOpenIsClosedWhenItsLeaseWasRefused) {
+    ASSERT_TRUE(run(files().getattr(InodeId(7)))->ok());
+    client::OpenId id = open_file();
+    ASSERT_TRUE(shared_.opened.empty());
+    shared_.refused = 7;
+    restart_mds();
+    ASSERT_TRUE(shared_.resumed.held_size() == 1 && shared_.resumed.held(0).open());
+
+    files().release(id);
+    pass(std::chrono::seconds(1));
+
+    EXPECT_EQ(shared_.closed, std::vector<uint64_t>{1});
+}
+
+TEST_F(ClientSessionTest, AnAnswerThatComesAfterItsSessionEndedGrantsNothing) {
+    shared_.answers_meta = false;
+    client::OpenOptions options;
+    auto opened = begin(files().open(InodeId(7), options));
+    pass(std::chrono::seconds(1));
+    shared_.over.insert(1);
+    pass(std::chrono::seconds(5));
+    ASSERT_EQ(shared_.sessions, 2U);
+    ASSERT_EQ(shared_.opened, std::vector<uint64_t>{1});
+
+    shared_.answers_meta = true;
+    shared_.meta_answered.set();
+    pass(std::chrono::seconds(1));
+
+    ASSERT_TRUE(opened->has_value());
+    EXPECT_TRUE((*opened)->ok());
+    EXPECT_EQ(shared_.opened, (std::vector<uint64_t>{1, 2}));
 }
 
 }  // namespace
