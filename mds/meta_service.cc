@@ -74,7 +74,7 @@ Task<Result<RpcReply>> MetaService::handle(RpcRequest rpc) {
     } else if (request.has_sync()) {
         reply = co_await answer(pb::MetaReply(), true);
     } else {
-        reply = co_await run(std::move(request), deadline);
+        reply = co_await run(std::move(request), deadline, std::move(rpc.connection));
     }
     if (!reply.ok()) {
         co_return std::move(reply).error();
@@ -82,11 +82,19 @@ Task<Result<RpcReply>> MetaService::handle(RpcRequest rpc) {
     co_return RpcReply(encode(*reply));
 }
 
-Task<Result<pb::MetaReply>> MetaService::run(pb::MetaRequest request, TimePoint deadline) {
+// What waits here for others is no sign of life of its client, and it is dropped with the
+// connection it came over: a client that lives sends it again, one that died must not change
+// anything later.
+Task<Result<pb::MetaReply>> MetaService::run(pb::MetaRequest request,
+                                             TimePoint deadline,
+                                             std::shared_ptr<RpcConnection> from) {
     SessionId id(request.session());
     bool settled = false;
     while (true) {
-        KDFS_CO_TRY_ASSIGN(Session * session, state_.sessions.use(id, state_.env.now()));
+        KDFS_CO_TRY_ASSIGN(Session * session, state_.sessions.check(id));
+        if (from && !from->open()) {
+            co_return Error(Errc::kUnreachable, "the connection of the request is gone");
+        }
         if (state_.stopping || state_.env.now() >= deadline) {
             co_return Error(Errc::kTimeout,
                             "the operation did not get through in time: another client holds what "

@@ -40,7 +40,9 @@ public:
     Task<Status> free_orphans(std::vector<InodeId> inodes);
 
 private:
-    Task<Result<pb::MetaReply>> run(pb::MetaRequest request, TimePoint deadline);
+    Task<Result<pb::MetaReply>> run(pb::MetaRequest request,
+                                    TimePoint deadline,
+                                    std::shared_ptr<RpcConnection> from);
     // Step says what has to be done before the next one.
     struct Step;
     Step step_once(const pb::MetaRequest& request, Session& session, bool settled);

@@ -37,7 +37,7 @@ Session* Sessions::find(SessionId id) {
     return found == sessions_.end() ? nullptr : &found->second;
 }
 
-Result<Session*> Sessions::use(SessionId id, TimePoint now) {
+Result<Session*> Sessions::check(SessionId id) {
     Session* session = find(id);
     if (session == nullptr || session->dead) {
         return Error(Errc::kFenced,
@@ -50,7 +50,14 @@ Result<Session*> Sessions::use(SessionId id, TimePoint now) {
                      "session " + std::to_string(id.value) +
                          ": the metadata server was restarted; resume the session first");
     }
-    session->heard = now;
+    return session;
+}
+
+Result<Session*> Sessions::use(SessionId id, TimePoint now) {
+    Result<Session*> session = check(id);
+    if (session.ok()) {
+        (*session)->heard = now;
+    }
     return session;
 }
 

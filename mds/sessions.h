@@ -63,7 +63,9 @@ public:
     // Null if unknown. Valid until the session is removed.
     Session* find(SessionId id);
     // The session of a request: kFenced if it is unknown or dead, kBusy if it has to be resumed
-    // first. Renews its lease.
+    // first.
+    Result<Session*> check(SessionId id);
+    // The same when something has come from its client, which renews its lease.
     Result<Session*> use(SessionId id, TimePoint now);
     void remove(SessionId id);
     // The connection went: the session stays until its lease is over. Which sessions used it.

@@ -140,6 +140,8 @@ private:
         if (!cluster_.run_until([this] { return load_.idle(); }, kProgressBound)) {
             no_progress("operations did not end after everything had healed");
         }
+        // What clients that died had under way ends with their connections; see worker.cc, doubts.
+        cluster_.run_for(SimNetwork::kDeadTimeMax);
         if (!cluster_.run_until([this] { return cluster_.healthy(); }, kHealthBound)) {
             no_progress("chains are not whole again after everything had healed");
         }
