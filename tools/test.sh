@@ -10,8 +10,8 @@
 #   tsan      ThreadSanitizer: unit tests of base, rt and rpc, all contract tests
 #   clang     build with clang++ and clang-tidy, then unit and contract tests
 #   fuzz      [SECONDS [NAME...]]: libFuzzer on each target of tests/fuzz (clang++), 60 s by default
-#   long      fsx with 200,000 operations on 5 seeds, memory with a million files, hundreds of faults on
-#             real mounts: some hours
+#   long      fsx with 200,000 operations on 5 seeds, memory with a million files, hundreds of
+#             faults on real mounts: some hours
 #   mutants   [NAME...]: breaks each rule of tests/mutants.txt and shows which test notices
 #   sweep     KDFS_SWEEP_SEEDS (default 200) more seeds of kdfs-sim; the commit names the first
 #
