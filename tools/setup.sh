@@ -20,7 +20,7 @@ packages=(
     fuse3 libfuse3-dev librocksdb-dev liburing-dev libxxhash-dev libboost-program-options-dev
     libprotobuf-dev libssl-dev nlohmann-json3-dev libspdlog-dev libjemalloc-dev
     # tests
-    libgtest-dev libgmock-dev attr acl fio iproute2 sqlite3 util-linux procps
+    libgtest-dev libgmock-dev attr acl fio iproute2 nftables sqlite3 util-linux procps
 )
 
 for tool in dpkg-query apt-get; do

@@ -15,9 +15,11 @@ import contextlib
 import json
 import multiprocessing
 import os
+import random
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -31,6 +33,7 @@ SKIPPED = 77
 TEST_SECONDS_MAX = int(os.environ.get("KDFS_E2E_SECONDS_MAX", "280"))
 LOG_LINES_SHOWN = 25
 POLL_SECONDS = 0.05
+PORT_TRIES = 20
 
 
 class Skip(Exception):
@@ -166,11 +169,29 @@ def _show_stacks(pid):
             print(f"    thread {task.name} ({name}): {' < '.join(where)}", file=sys.stderr)
 
 
+def fixed_ports(count):
+    """The first of `count` free ports that the system gives to nobody by itself: a daemon that is
+    away for a while finds its own free again."""
+    first_given = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    for base in random.sample(range(10_000, first_given - count), PORT_TRIES):
+        sockets = []
+        try:
+            for port in range(base, base + count):
+                sockets.append(socket.create_server(("127.0.0.1", port)))
+            return base
+        except OSError:
+            continue
+        finally:
+            for one in sockets:
+                one.close()
+    raise AssertionError(f"no {count} free ports in {PORT_TRIES} tries")
+
+
 class Cluster:
     """`base` holds the state directory `state`, the mount point `mount`, and the test's own files
     in `local`. Daemons are named as their pid files: mds, storage-1 ..., mount."""
 
-    def __init__(self, nodes=3, replicas=2, targets_per_node=1):
+    def __init__(self, nodes=3, replicas=2, targets_per_node=1, port=0):
         require_fuse()
         parent = os.environ.get("KDFS_E2E_DIR", "/var/tmp")
         self.base = Path(tempfile.mkdtemp(prefix="kdfs-e2e-", dir=parent))
@@ -181,6 +202,7 @@ class Cluster:
         self.nodes = nodes
         self.replicas = replicas
         self.targets_per_node = targets_per_node
+        self.port = port
         self._guardian = start_guardian(self.base, TEST_SECONDS_MAX)
 
     # What a user does.
@@ -210,6 +232,7 @@ class Cluster:
             *("up", "--dir", self.state, "--mount", self.mount),
             *("--nodes", self.nodes, "--replicas", self.replicas),
             *("--targets-per-node", self.targets_per_node, "--timeout", 60),
+            *(("--port", self.port) if self.port else ()),
         )
         return time.monotonic() - begin
 
@@ -310,11 +333,14 @@ class Cluster:
 
     # The end.
 
+    def _end(self):
+        self.kdfs("down", "--dir", self.state, check=False)
+
     def close(self, failed):
         if failed:
             show_logs(self.state)
         else:
-            self.kdfs("down", "--dir", self.state, check=False)
+            self._end()
         left = list(processes_of(self.base).values()) + mounts_below(self.base)
         sweep(self.base)
         os.close(self._guardian)
@@ -391,12 +417,12 @@ def run(test, **cluster_options):
              **cluster_options)
 
 
-def run_bare(test, **cluster_options):
-    """As run(), but the cluster is not up yet."""
+def run_bare(test, make=Cluster, **cluster_options):
+    """As run(), but the cluster is not up yet; `make` makes it."""
     cluster = None
     failed = True
     try:
-        cluster = Cluster(**cluster_options)
+        cluster = make(**cluster_options)
         test(cluster)
         failed = False
         cluster.close(failed=False)

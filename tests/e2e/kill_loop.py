@@ -48,4 +48,4 @@ def test(test_cluster, chosen):
 
 if __name__ == "__main__":
     options = faults.options(__doc__, ROUNDS, KINDS)
-    cluster.run(lambda test_cluster: test(test_cluster, options))
+    cluster.run(lambda test_cluster: test(test_cluster, options), port=cluster.fixed_ports(4))
