@@ -29,7 +29,7 @@ Task<void> check_flow(KvStore* store, ReportSlot out) {
     out->emplace(std::move(report));
 }
 
-// What one member of a chain holds.
+// What one member of a chain holds; every byte of it was read and fits its checksums.
 struct Holding {
     bool done = false;
     Status status;
@@ -51,6 +51,14 @@ Task<void> list_flow(storage::ChunkStore* store, ChainId chain, std::shared_ptr<
                                         ", length " + std::to_string(listed.length) + ", digest " +
                                         std::to_string(listed.digest);
             range.after = listed.chunk;
+            storage::ChunkKey key;
+            key.chain = chain;
+            key.chunk = listed.chunk;
+            auto bytes = co_await store->read(key, 0, listed.length);
+            if (!bytes.ok()) {
+                out->status = bytes.error();
+                break;
+            }
         }
         more = page->more;
     }
@@ -122,7 +130,8 @@ void Cluster::check_chunks(const std::set<DataId>& owned) {
                 return;
             }
             if (!holding->status.ok()) {
-                verdict_.wrong("chunks cannot be listed: " + holding->status.error().to_string());
+                verdict_.wrong("chunks cannot be listed and read: " +
+                               holding->status.error().to_string());
             }
         }
         for (const auto& holding : holdings) {

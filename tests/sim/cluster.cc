@@ -29,11 +29,19 @@ ClusterOptions ClusterOptions::draw(Random& random) {
     return out;
 }
 
+void ClusterOptions::draw_more(Random& random) {
+    if (random.below(4) == 0) {
+        slab_bytes = 512 * KiB;
+        disk_bytes = slab_bytes * random.range(1, 6);
+    }
+}
+
 std::string ClusterOptions::describe() const {
+    std::string space = tight() ? ", disks of " + std::to_string(disk_bytes / KiB) + " KiB" : "";
     return std::to_string(storage_nodes) + " storage nodes with " +
            std::to_string(targets_per_node) + " targets, " + std::to_string(replicas) +
            " replicas, width " + std::to_string(width) + ", " + std::to_string(clients) +
-           " clients";
+           " clients" + space;
 }
 
 Cluster::Cluster(SimShared& shared, Verdict& verdict, ClusterOptions options, Workload& load)
@@ -74,6 +82,8 @@ void Cluster::build_storage(uint64_t number) {
     options.node = number;
     options.targets = options_.targets_per_node;
     options.target_bytes = options_.target_bytes;
+    options.slab_bytes = options_.slab_bytes;
+    options.disk_bytes = options_.disk_bytes;
     SimNode::Factory make = [options](SimNode& node, Env& env) {
         return std::make_unique<StorageProcess>(node, env, options);
     };
@@ -174,6 +184,14 @@ void Cluster::cut_power(SimNode& node) {
 void Cluster::boot_all() {
     for (SimNode* node : all()) {
         boot(*node);
+    }
+}
+
+void Cluster::enlarge_disks() {
+    for (auto& node : storage_) {
+        for (auto& [name, disk] : node->disks()) {
+            disk->set_capacity(options_.target_bytes);
+        }
     }
 }
 

@@ -28,10 +28,16 @@ struct ClusterOptions {
     uint32_t replicas = 2;
     uint64_t clients = 2;
     uint64_t target_bytes = 256 * MiB;
+    uint64_t slab_bytes = 16 * MiB;
+    // Of each target's disk; less than target_bytes: it fills up.
+    uint64_t disk_bytes = 256 * MiB;
     uint64_t chunk_bytes = 64 * KiB;
     uint32_t width = 4;
 
     static ClusterOptions draw(Random& random);
+    // Small disks, in some runs: writes are refused for want of space.
+    void draw_more(Random& random);
+    bool tight() const { return disk_bytes < target_bytes; }
     std::string describe() const;
 };
 
@@ -56,6 +62,8 @@ public:
     void kill(SimNode& node);
     void cut_power(SimNode& node);
     void boot_all();
+    // Every disk is larger from now on, for who ran out of space.
+    void enlarge_disks();
     // Starts clients' workers where a client has come up, and processes again that ended.
     void tend();
 

@@ -81,8 +81,18 @@ void FileHistory::cancel(ChangeId id) {
     std::erase_if(changes_, [id](const Change& change) { return change.id == id; });
 }
 
-void FileHistory::synced(uint64_t client, TimePoint began) {
+void FileHistory::acknowledge(ChangeId id, TimePoint now) {
+    Change* change = find(id);
+    KDFS_CHECK(change != nullptr);
+    change->acknowledged = now;
+}
+
+void FileHistory::synced(uint64_t client, TimePoint began, TimePoint ended) {
     for (Change& change : changes_) {
+        if (change.client == client && change.acknowledged < began && !change.maybe) {
+            change.ended = std::min(change.ended, ended);
+            change.durable = true;
+        }
         if (change.client == client && change.ended < began) {
             change.durable = true;
         }

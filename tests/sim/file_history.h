@@ -32,8 +32,10 @@ public:
     void end(ChangeId id, TimePoint now);
     // The change was refused and had no effect.
     void cancel(ChangeId id);
-    // An fsync of `client` that began at `began` was acknowledged.
-    void synced(uint64_t client, TimePoint began);
+    // The write was taken, but may come to nothing as long as it is not synced. It ends with that.
+    void acknowledge(ChangeId id, TimePoint now);
+    // An fsync of `client` that began at `began` was acknowledged at `ended`.
+    void synced(uint64_t client, TimePoint began, TimePoint ended);
     // What `client` wrote and did not sync may be lost, or come late.
     void client_lost(uint64_t client);
     // What was not synced may be lost.
@@ -70,6 +72,8 @@ private:
         uint64_t length = 0;  // of a write
         TimePoint began{};
         TimePoint ended = kNever;
+        // See acknowledge().
+        TimePoint acknowledged = kNever;
         bool durable = false;
         // It may or may not have happened.
         bool maybe = false;

@@ -55,7 +55,7 @@ TEST_F(FileHistoryTest, AReadBesideAWriteMaySeeEither) {
 
 TEST_F(FileHistoryTest, WhatALostClientDidNotSyncMayBeThereOrNot) {
     uint64_t first = write(1, 0, 10, 1, 2);
-    history_.synced(1, at(3));
+    history_.synced(1, at(3), at(3));
     uint64_t second = write(1, 0, 10, 4, 5);
     EXPECT_FALSE(allows(0, bytes_of(first, 0, 10), 6, 7));
     history_.client_lost(1);
@@ -86,7 +86,7 @@ TEST_F(FileHistoryTest, TruncationsCutAndLeaveZeros) {
 
 TEST_F(FileHistoryTest, AnExtensionMayBeLostWithItsClientACutMayNot) {
     write(2, 0, 100, 1, 2);
-    history_.synced(2, at(3));
+    history_.synced(2, at(3), at(3));
     uint64_t cut = history_.begin_truncate(1, 40, at(4));
     history_.end(cut, at(5));
     uint64_t grow = history_.begin_truncate(1, 80, at(6));
@@ -103,7 +103,7 @@ TEST_F(FileHistoryTest, PruningForgetsOnlyWhatNobodyCanSee) {
     uint64_t second = write(1, 0, 10, 3, 4);
     history_.prune(at(5));
     EXPECT_EQ(history_.changes(), 2u) << "the second may still be lost";
-    history_.synced(1, at(5));
+    history_.synced(1, at(5), at(5));
     history_.prune(at(6));
     EXPECT_EQ(history_.changes(), 1u);
     EXPECT_TRUE(allows(0, bytes_of(second, 0, 10), 7, 8));

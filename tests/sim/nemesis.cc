@@ -81,6 +81,9 @@ void Nemesis::act() {
     if (options_.full) {
         act_more();
     }
+    if (bout_ != Bout::kNone) {
+        return;
+    }
     auto down_for = [this](uint64_t most_ms) {
         return std::chrono::milliseconds(random_.range(1, most_ms));
     };
@@ -139,10 +142,13 @@ void Nemesis::break_storage() {
     }
 }
 
+bool Nemesis::quiet() {
+    return cluster_.shared().clock.now() - last_fault_ > kQuietBeforePowerCut &&
+           cluster_.healthy() && heal_partition_at_ == TimePoint::max() && stopped_.empty();
+}
+
 void Nemesis::cut_storage_power() {
-    bool quiet = cluster_.shared().clock.now() - last_fault_ > kQuietBeforePowerCut;
-    if (!quiet || !cluster_.healthy() || heal_partition_at_ != TimePoint::max() ||
-        !stopped_.empty()) {
+    if (!quiet()) {
         return;
     }
     auto& nodes = cluster_.storage();
@@ -174,11 +180,11 @@ void Nemesis::partition() {
 void Nemesis::heal() {
     SimShared& shared = cluster_.shared();
     shared.log_book.write("net", LogLevel::kInfo, "*** all faults end");
+    end_more();
     shared.network.faults() = NetworkFaults();
     shared.network.heal();
     shared.faults.set_enabled(false);
     restarts_.clear();
-    end_more();
     cluster_.boot_all();
 }
 

@@ -25,6 +25,12 @@ struct NemesisOptions {
     bool one_way_partitions = false;
     bool stop_processes = false;
     bool wall_steps = false;
+    bool slow_disks = false;
+    // Of one storage node's disks at a time.
+    bool bit_rot = false;
+    bool unreadable = false;
+    bool misdirected = false;
+    bool damages() const { return bit_rot || unreadable || misdirected; }
     // Monotonic clocks run up to this much too fast or too slow. docs/protocol.md (F1, L4) leaves
     // a margin of a sixteenth; real clocks keep to 500.
     int64_t drift_ppm_max = 0;
@@ -38,7 +44,9 @@ struct NemesisOptions {
 
 // Breaks things within a budget: at any time one good copy of everything is left, so that any loss
 // is a bug. A process may be killed any time; the power of a storage node goes only when every
-// chain has all its members and nothing was broken for a while.
+// chain has all its members and nothing was broken for a while. The same holds for damage of bytes:
+// one node has it, while no other fault happens, and what is not repaired when others may fail
+// again is mended by the world: as long as nobody reads it, nobody can know.
 class Nemesis {
 public:
     // After the last fault, everybody has noticed by then and the map says who really serves.
@@ -60,6 +68,13 @@ private:
     void end_more();
     void partition_one_way();
     void stop_process();
+    void slow_disk();
+    // A bout of damage: waits for quiet, damages one node, goes on; true while it lasts.
+    bool damage_bout();
+    void damage_one();
+    void damage_files(SimNode& node);
+    void end_damage();
+    bool quiet();
     void later(Duration when, SimNode& node);
     void restart_due();
 
@@ -73,6 +88,11 @@ private:
     std::vector<Restart> restarts_;
     // When stopped processes go on.
     std::vector<Restart> stopped_;
+    std::vector<Restart> slowed_;
+    enum class Bout { kNone, kWaiting, kDamaged };
+    Bout bout_ = Bout::kNone;
+    TimePoint bout_until_;
+    SimNode* damaged_ = nullptr;
     // For what only the full mix has: the rest of a seed stays as it is.
     Random more_random_;
     TimePoint last_fault_;

@@ -11,6 +11,17 @@ namespace {
 // Longer than any lease of a simulated cluster.
 constexpr uint64_t kStopMsMax = 20'000;
 constexpr int64_t kWallStepMsMax = 86'400'000;
+// Of one operation of a disk.
+constexpr uint64_t kSlowMsMax = 1000;
+// Of acts, one begins a bout of damage, which waits so long at most for quiet.
+constexpr uint64_t kBoutEvery = 8;
+constexpr Duration kBoutWaitMax = std::chrono::seconds(40);
+
+void set_slowness(SimNode& node, Duration slow_max) {
+    for (auto& [name, disk] : node.disks()) {
+        disk->trouble().slow_max = slow_max;
+    }
+}
 
 }  // namespace
 
@@ -21,6 +32,10 @@ void NemesisOptions::draw_more(Random& random) {
     wall_steps = random.below(3) == 0;
     constexpr int64_t kDrifts[] = {0, 500, 5000};
     drift_ppm_max = kDrifts[random.below(std::size(kDrifts))];
+    slow_disks = random.below(2) == 0;
+    bit_rot = random.below(3) == 0;
+    unreadable = random.below(3) == 0;
+    misdirected = random.below(3) == 0;
     if (random.below(2) == 0) {
         network.link_delay_max = std::chrono::milliseconds(random.range(1, 50));
     }
@@ -34,7 +49,9 @@ std::string NemesisOptions::describe_more() const {
     auto slow = std::chrono::duration_cast<std::chrono::milliseconds>(network.link_delay_max);
     return "; full: drift " + std::to_string(drift_ppm_max) + " ppm, links " +
            std::to_string(slow.count()) + " ms" + flag(one_way_partitions, "one-way") +
-           flag(stop_processes, "stops") + flag(wall_steps, "wall-steps");
+           flag(stop_processes, "stops") + flag(wall_steps, "wall-steps") +
+           flag(slow_disks, "slow-disks") + flag(bit_rot, "rot") + flag(unreadable, "unreadable") +
+           flag(misdirected, "misdirected");
 }
 
 void Nemesis::act_more() {
@@ -45,7 +62,16 @@ void Nemesis::act_more() {
         }
         return stopped.when <= now;
     });
-    switch (more_random_.below(6)) {
+    std::erase_if(slowed_, [now](const Restart& slowed) {
+        if (slowed.when <= now) {
+            set_slowness(*slowed.node, {});
+        }
+        return slowed.when <= now;
+    });
+    if (damage_bout()) {
+        return;
+    }
+    switch (more_random_.below(7)) {
         case 0:
             if (options_.one_way_partitions) {
                 partition_one_way();
@@ -64,12 +90,125 @@ void Nemesis::act_more() {
                 node.set_wall_offset(std::chrono::milliseconds(off - kWallStepMsMax));
             }
             return;
+        case 3:
+            if (options_.slow_disks) {
+                slow_disk();
+            }
+            return;
         default:
             return;
     }
 }
 
+void Nemesis::slow_disk() {
+    auto& nodes = cluster_.storage();
+    SimNode& node = *nodes[more_random_.below(nodes.size())];
+    Duration slow = std::chrono::milliseconds(more_random_.range(1, kSlowMsMax));
+    set_slowness(node, slow);
+    Duration lasts = std::chrono::milliseconds(more_random_.range(1, 15'000));
+    slowed_.push_back({cluster_.shared().clock.now() + lasts, &node});
+    last_fault_ = std::max(last_fault_, slowed_.back().when);
+    auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(slow).count();
+    cluster_.shared().log_book.write(node.name(),
+                                     LogLevel::kInfo,
+                                     "*** its disks are slow: " + std::to_string(ms) + " ms");
+}
+
+bool Nemesis::damage_bout() {
+    TimePoint now = cluster_.shared().clock.now();
+    switch (bout_) {
+        case Bout::kNone:
+            // Without another replica there is nothing to read around to.
+            if (!options_.damages() || cluster_.options().replicas < 2 ||
+                more_random_.below(kBoutEvery) != 0) {
+                return false;
+            }
+            bout_ = Bout::kWaiting;
+            bout_until_ = now + kBoutWaitMax;
+            cluster_.shared().network.faults() = NetworkFaults();
+            return true;
+        case Bout::kWaiting:
+            if (quiet() && restarts_.empty() && slowed_.empty()) {
+                damage_one();
+            } else if (now > bout_until_) {
+                end_damage();
+            }
+            return true;
+        case Bout::kDamaged:
+            if (now >= bout_until_) {
+                end_damage();
+            } else if (damaged_->running() && options_.kill_storage && more_random_.below(8) == 0) {
+                // The others have everything.
+                more_random_.below(2) == 0 ? cluster_.kill(*damaged_)
+                                           : cluster_.cut_power(*damaged_);
+                later(std::chrono::milliseconds(more_random_.range(1, 3000)), *damaged_);
+            }
+            return true;
+    }
+    return false;
+}
+
+void Nemesis::damage_one() {
+    auto& nodes = cluster_.storage();
+    damaged_ = nodes[more_random_.below(nodes.size())].get();
+    bout_ = Bout::kDamaged;
+    Duration lasts = std::chrono::milliseconds(more_random_.range(500, 10'000));
+    bout_until_ = cluster_.shared().clock.now() + lasts;
+    cluster_.shared().log_book.write(damaged_->name(), LogLevel::kInfo, "*** its disks fail");
+    damage_files(*damaged_);
+}
+
+void Nemesis::damage_files(SimNode& node) {
+    for (auto& [disk_name, disk] : node.disks()) {
+        if (options_.misdirected) {
+            disk->trouble().misdirect_ppm = 200'000;
+        }
+        for (auto& [name, file] : disk->files()) {
+            std::vector<uint64_t> pages = file->pages();
+            if (!name.starts_with("slab.") || pages.empty()) {
+                continue;
+            }
+            uint64_t spots = more_random_.range(1, pages.size());
+            for (uint64_t i = 0; options_.bit_rot && i < spots; ++i) {
+                uint64_t page = pages[more_random_.below(pages.size())];
+                file->flip_byte(page + more_random_.below(FileMedium::kPageBytes));
+            }
+            if (options_.unreadable) {
+                uint64_t page = pages[more_random_.below(pages.size())];
+                file->make_unreadable(page, more_random_.range(1, 4 * FileMedium::kPageBytes));
+            }
+        }
+    }
+}
+
+void Nemesis::end_damage() {
+    bout_ = Bout::kNone;
+    cluster_.shared().network.faults() = options_.network;
+    if (damaged_ == nullptr) {
+        return;
+    }
+    size_t left = 0;
+    for (auto& [disk_name, disk] : damaged_->disks()) {
+        disk->trouble().misdirect_ppm = 0;
+        for (auto& [name, file] : disk->files()) {
+            left += file->damaged_blocks();
+            file->mend();
+        }
+    }
+    cluster_.shared().log_book.write(
+        damaged_->name(),
+        LogLevel::kInfo,
+        "*** its disks are well again; blocks mended: " + std::to_string(left));
+    damaged_ = nullptr;
+    last_fault_ = std::max(last_fault_, cluster_.shared().clock.now());
+}
+
 void Nemesis::end_more() {
+    end_damage();
+    for (const Restart& slowed : slowed_) {
+        set_slowness(*slowed.node, {});
+    }
+    slowed_.clear();
     for (const Restart& stopped : stopped_) {
         stopped.node->resume();
     }

@@ -11,10 +11,13 @@ namespace kdfs::sim {
 namespace {
 
 // How long an operation takes: a little that varies, now and then much.
-Duration operation_time(Env& env, uint64_t bytes) {
+Duration operation_time(Env& env, DiskMedium& disk, uint64_t bytes) {
     uint64_t nanoseconds = env.random().range(20'000, 120'000) + bytes / 2;
     if (env.fault("disk.slow")) {
         nanoseconds += env.random().range(1'000'000, 500'000'000);
+    }
+    if (disk.trouble().slow_max.count() != 0) {
+        nanoseconds += env.random().below(static_cast<uint64_t>(disk.trouble().slow_max.count()));
     }
     return Duration(static_cast<int64_t>(nanoseconds));
 }
@@ -25,11 +28,11 @@ public:
         : env_(env), disk_(disk), name_(std::move(name)), medium_(std::move(medium)) {}
 
     Task<Result<Buffer>> read(uint64_t offset, uint64_t size) override {
-        co_await sleep_for(env_.scheduler(), operation_time(env_, size));
+        co_await sleep_for(env_.scheduler(), operation_time(env_, disk_, size));
         if (size != 0 && offset + size > medium_->size()) {
             co_return Error(Errc::kIo, name_ + ": read beyond the end of the file");
         }
-        if (env_.fault("disk.read_error")) {
+        if (env_.fault("disk.read_error") || !medium_->readable(offset, size)) {
             co_return Error(Errc::kIo, name_ + ": the simulated disk cannot read this");
         }
         Buffer out = Buffer::allocate(size);
@@ -37,11 +40,12 @@ public:
         co_return out;
     }
     Task<Status> write(uint64_t offset, BufferChain data) override {
-        if (disk_.used_bytes() + data.size() > disk_.capacity_bytes()) {
-            co_return Error(Errc::kNoSpace, name_ + ": the simulated disk is full");
+        uint64_t beyond = offset + data.size();
+        if (beyond > medium_->size() && !has_room(beyond)) {
+            co_return full();
         }
-        uint64_t change = medium_->begin_write(offset, data);
-        co_await sleep_for(env_.scheduler(), operation_time(env_, data.size()));
+        uint64_t change = begin_write(offset, data);
+        co_await sleep_for(env_.scheduler(), operation_time(env_, disk_, data.size()));
         medium_->end_change(change);
         co_return Status();
     }
@@ -49,27 +53,48 @@ public:
 
     Task<Status> sync() override {
         uint64_t sync = medium_->begin_sync();
-        co_await sleep_for(env_.scheduler(), operation_time(env_, 0) * 5);
+        co_await sleep_for(env_.scheduler(), operation_time(env_, disk_, 0) * 5);
         medium_->end_sync(sync);
         co_return Status();
     }
     Task<Status> allocate(uint64_t size) override {
         if (size > medium_->size()) {
+            if (!has_room(size)) {
+                co_return full();
+            }
             uint64_t change = medium_->begin_resize(size);
-            co_await sleep_for(env_.scheduler(), operation_time(env_, 0));
+            co_await sleep_for(env_.scheduler(), operation_time(env_, disk_, 0));
             medium_->end_change(change);
         }
         co_return Status();
     }
     Task<Status> punch(uint64_t offset, uint64_t size) override {
         uint64_t change = medium_->begin_punch(offset, size);
-        co_await sleep_for(env_.scheduler(), operation_time(env_, 0));
+        co_await sleep_for(env_.scheduler(), operation_time(env_, disk_, 0));
         medium_->end_change(change);
         co_return Status();
     }
     uint64_t size() const override { return medium_->size(); }
 
 private:
+    bool has_room(uint64_t size) const {
+        return disk_.used_bytes() + size - medium_->size() <= disk_.capacity_bytes();
+    }
+    Error full() const { return {Errc::kNoSpace, name_ + ": the simulated disk is full"}; }
+
+    uint64_t begin_write(uint64_t offset, const BufferChain& data) {
+        uint32_t ppm = disk_.trouble().misdirect_ppm;
+        if (ppm != 0 && env_.random().chance(ppm)) {
+            uint64_t blocks = medium_->size() / kBlockBytes;
+            uint64_t elsewhere = env_.random().below(blocks + 1) * kBlockBytes;
+            bool apart = elsewhere + data.size() <= offset || elsewhere >= offset + data.size();
+            if (apart && std::max(elsewhere, offset) + data.size() <= medium_->size()) {
+                return medium_->begin_misdirected(offset, elsewhere, data);
+            }
+        }
+        return medium_->begin_write(offset, data);
+    }
+
     Env& env_;
     DiskMedium& disk_;
     std::string name_;
@@ -143,6 +168,7 @@ FileMedium::Change& FileMedium::add_change(uint64_t offset, uint64_t size, uint6
 
 uint64_t FileMedium::begin_write(uint64_t offset, const BufferChain& data) {
     uint64_t beyond = offset + data.size();
+    note_overwritten(offset, data.size());
     Change& change = add_change(offset, data.size(), std::max(size_, beyond));
     for (const Buffer& piece : data.pieces()) {
         write(offset, piece.span());
@@ -156,6 +182,7 @@ uint64_t FileMedium::begin_resize(uint64_t size) { return add_change(size_, 0, s
 uint64_t FileMedium::begin_punch(uint64_t offset, uint64_t size) {
     offset = std::min(offset, size_);
     size = std::min(size, size_ - offset);
+    note_overwritten(offset, size);
     Change& change = add_change(offset, size, size_);
     zero(offset, size);
     return change.number;
@@ -217,7 +244,71 @@ void FileMedium::undo(const Change& change, Random& random) {
     }
 }
 
+void FileMedium::note_damage(uint64_t offset) {
+    uint64_t block = offset / kBlockBytes * kBlockBytes;
+    auto [at, added] = damaged_.try_emplace(block);
+    if (added) {
+        at->second.resize(kBlockBytes);
+        read(block, at->second);
+    }
+}
+
+void FileMedium::note_overwritten(uint64_t offset, uint64_t size) {
+    if (size == 0) {
+        return;
+    }
+    uint64_t first = offset / kBlockBytes * kBlockBytes;
+    damaged_.erase(damaged_.lower_bound(first), damaged_.lower_bound(offset + size));
+    unreadable_.erase(unreadable_.lower_bound(first), unreadable_.lower_bound(offset + size));
+}
+
+uint64_t FileMedium::begin_misdirected(uint64_t offset,
+                                       uint64_t elsewhere,
+                                       const BufferChain& data) {
+    // Where it should have gone, its bytes belong; where it went, what was there.
+    note_overwritten(offset, data.size());
+    Buffer flat = data.flatten();
+    for (uint64_t done = 0; done < flat.size(); done += kBlockBytes) {
+        note_damage(offset + done);
+        std::vector<std::byte>& good = damaged_[offset + done];
+        uint64_t count = std::min<uint64_t>(kBlockBytes, flat.size() - done);
+        std::memcpy(good.data(), flat.data() + done, count);
+        note_damage(elsewhere + done);
+    }
+    Change& change = add_change(elsewhere, data.size(), size_);
+    write(elsewhere, flat.span());
+    return change.number;
+}
+
+void FileMedium::make_unreadable(uint64_t offset, uint64_t size) {
+    for (uint64_t at = offset / kBlockBytes * kBlockBytes; at < offset + size; at += kBlockBytes) {
+        unreadable_.insert(at);
+    }
+}
+
+bool FileMedium::readable(uint64_t offset, uint64_t size) const {
+    auto at = unreadable_.lower_bound(offset / kBlockBytes * kBlockBytes);
+    return at == unreadable_.end() || *at >= offset + size;
+}
+
+void FileMedium::mend() {
+    for (const auto& [offset, good] : damaged_) {
+        write(offset, good);
+    }
+    damaged_.clear();
+    unreadable_.clear();
+}
+
+std::vector<uint64_t> FileMedium::pages() const {
+    std::vector<uint64_t> out;
+    for (const auto& [number, page] : pages_) {
+        out.push_back(number * kPageBytes);
+    }
+    return out;
+}
+
 void FileMedium::flip_byte(uint64_t offset) {
+    note_damage(offset);
     std::byte one{};
     read(offset, std::span(&one, 1));
     one ^= std::byte{0x40};
@@ -227,7 +318,7 @@ void FileMedium::flip_byte(uint64_t offset) {
 uint64_t DiskMedium::used_bytes() const {
     uint64_t bytes = 0;
     for (const auto& [name, file] : files_) {
-        bytes += file->stored_bytes();
+        bytes += file->size();
     }
     return bytes;
 }
@@ -245,7 +336,7 @@ void DiskMedium::cut_power(Random& random) {
 }
 
 Task<Result<std::unique_ptr<File>>> SimDisk::open(std::string name) {
-    co_await sleep_for(env_.scheduler(), operation_time(env_, 0));
+    co_await sleep_for(env_.scheduler(), operation_time(env_, medium_, 0));
     auto found = medium_.files().find(name);
     if (found == medium_.files().end()) {
         co_return Error(Errc::kNotFound, name + ": no such file on the simulated disk");
@@ -256,7 +347,7 @@ Task<Result<std::unique_ptr<File>>> SimDisk::open(std::string name) {
 }
 
 Task<Result<std::unique_ptr<File>>> SimDisk::create(std::string name) {
-    co_await sleep_for(env_.scheduler(), operation_time(env_, 0));
+    co_await sleep_for(env_.scheduler(), operation_time(env_, medium_, 0));
     auto [at, added] = medium_.files().try_emplace(name);
     if (!added) {
         co_return Error(Errc::kExists, name + ": exists on the simulated disk");
@@ -268,7 +359,7 @@ Task<Result<std::unique_ptr<File>>> SimDisk::create(std::string name) {
 }
 
 Task<Status> SimDisk::remove(std::string name) {
-    co_await sleep_for(env_.scheduler(), operation_time(env_, 0));
+    co_await sleep_for(env_.scheduler(), operation_time(env_, medium_, 0));
     if (medium_.files().erase(name) == 0) {
         co_return Error(Errc::kNotFound, name + ": no such file on the simulated disk");
     }
@@ -276,7 +367,7 @@ Task<Status> SimDisk::remove(std::string name) {
 }
 
 Task<Result<std::vector<std::string>>> SimDisk::list() {
-    co_await sleep_for(env_.scheduler(), operation_time(env_, 0));
+    co_await sleep_for(env_.scheduler(), operation_time(env_, medium_, 0));
     std::vector<std::string> names;
     for (const auto& [name, file] : medium_.files()) {
         names.push_back(name);
@@ -285,10 +376,11 @@ Task<Result<std::vector<std::string>>> SimDisk::list() {
 }
 
 Task<Result<DiskSpace>> SimDisk::space() {
-    co_await sleep_for(env_.scheduler(), operation_time(env_, 0));
+    co_await sleep_for(env_.scheduler(), operation_time(env_, medium_, 0));
     DiskSpace space;
     space.total_bytes = medium_.capacity_bytes();
-    space.free_bytes = medium_.capacity_bytes() - medium_.used_bytes();
+    space.free_bytes =
+        medium_.capacity_bytes() - std::min(medium_.used_bytes(), medium_.capacity_bytes());
     co_return space;
 }
 

@@ -10,6 +10,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -21,7 +22,6 @@ public:
     static constexpr uint64_t kSectorBytes = 512;
 
     uint64_t size() const { return size_; }
-    uint64_t stored_bytes() const { return pages_.size() * kPageBytes; }
     void read(uint64_t offset, std::span<std::byte> into) const;
 
     // A change becomes visible at once and stays volatile; gives a number for end_change().
@@ -40,9 +40,20 @@ public:
     void cut_power(Random& random) { crash(random, false); }
     // Damages one byte, as a failing disk does.
     void flip_byte(uint64_t offset);
+    // The write lands `elsewhere`, a whole number of blocks away, and nobody is told.
+    uint64_t begin_misdirected(uint64_t offset, uint64_t elsewhere, const BufferChain& data);
+    // Reads of these blocks fail until they are written again.
+    void make_unreadable(uint64_t offset, uint64_t size);
+    bool readable(uint64_t offset, uint64_t size) const;
+    // Ends all damage that nobody has written over: puts the bytes there that belong there.
+    void mend();
+    size_t damaged_blocks() const { return damaged_.size(); }
+    // Where anything was ever written.
+    std::vector<uint64_t> pages() const;
+
+    static constexpr uint64_t kPageBytes = 16 * KiB;
 
 private:
-    static constexpr uint64_t kPageBytes = 16 * KiB;
     using Page = std::array<std::byte, kPageBytes>;
     struct Change {
         uint64_t number = 0;
@@ -58,6 +69,9 @@ private:
     void zero(uint64_t offset, uint64_t size);
     void crash(Random& random, bool only_in_flight);
     void undo(const Change& change, Random& random);
+    // What the block at `offset` should hold, before it is damaged.
+    void note_damage(uint64_t offset);
+    void note_overwritten(uint64_t offset, uint64_t size);
 
     std::map<uint64_t, std::unique_ptr<Page>> pages_;
     uint64_t size_ = 0;
@@ -68,20 +82,34 @@ private:
     uint64_t durable_size_ = 0;
     // The size when each sync that is under way began.
     std::map<uint64_t, uint64_t> sync_sizes_;
+    // Damaged blocks by offset, with what belongs there; and those that cannot be read.
+    std::map<uint64_t, std::vector<std::byte>> damaged_;
+    std::set<uint64_t> unreadable_;
 };
 
-// The files of one simulated disk: outlives the nodes that use it.
+// What a disk does for a while besides its work.
+struct DiskTrouble {
+    // Each operation takes up to this much longer.
+    Duration slow_max{};
+    uint32_t misdirect_ppm = 0;
+};
+
+// The files of one simulated disk: outlives the nodes that use it. Space is taken by the size of
+// files, as if all of it were allocated.
 class DiskMedium {
 public:
     explicit DiskMedium(uint64_t capacity_bytes) : capacity_bytes_(capacity_bytes) {}
     std::map<std::string, std::shared_ptr<FileMedium>>& files() { return files_; }
     uint64_t capacity_bytes() const { return capacity_bytes_; }
+    void set_capacity(uint64_t bytes) { capacity_bytes_ = bytes; }
     uint64_t used_bytes() const;
+    DiskTrouble& trouble() { return trouble_; }
     void kill_process(Random& random);
     void cut_power(Random& random);
 
 private:
     uint64_t capacity_bytes_;
+    DiskTrouble trouble_;
     std::map<std::string, std::shared_ptr<FileMedium>> files_;
 };
 

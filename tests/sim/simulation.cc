@@ -73,6 +73,8 @@ private:
     const ClusterOptions& draw_more() {
         if (options_.mix == Mix::kFull) {
             faults_.draw_more(more_random_);
+            shape_.draw_more(more_random_);
+            load_.set_tight_space(shape_.tight());
         }
         return shape_;
     }
@@ -134,6 +136,7 @@ private:
 
     void heal_and_verify() {
         nemesis_->heal();
+        cluster_.enlarge_disks();
         // Some work goes on while everything heals.
         cluster_.run_for(std::chrono::seconds(3));
         load_.stop();

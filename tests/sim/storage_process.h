@@ -20,6 +20,8 @@ public:
         uint64_t node = 0;
         uint64_t targets = 1;
         uint64_t target_bytes = 0;
+        // Of the disk, when it is new.
+        uint64_t disk_bytes = 0;
         uint64_t slab_bytes = 16 * MiB;
     };
 
@@ -27,7 +29,7 @@ public:
         std::vector<storage::TargetOptions> targets;
         for (uint64_t i = 1; i <= options.targets; ++i) {
             std::string name = "target" + std::to_string(i);
-            disks_.push_back(std::make_unique<SimDisk>(env, node.disk(name, options.target_bytes)));
+            disks_.push_back(std::make_unique<SimDisk>(env, node.disk(name, options.disk_bytes)));
             stores_.push_back(std::make_unique<MemKv>(env, node.kv(name)));
             storage::TargetOptions target;
             target.disk = disks_.back().get();

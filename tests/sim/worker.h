@@ -73,6 +73,9 @@ private:
     void begin(const std::string& what);
     void trace(const std::string& what);
     bool explained(const Error& error);
+    // The error says that there is no space, in a run where that may be: what this client wrote to
+    // the file and did not sync may be gone.
+    bool refused(ModelInode& file, const Error& error);
     // True if the session was lost while the operation ran.
     bool lost();
     // The operation failed with something no fault explains.

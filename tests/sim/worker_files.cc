@@ -78,7 +78,7 @@ Task<void> Worker::use_file(ModelRef file) {
     co_await some_io(file, id, write_it);
     begin("close " + name_of(*file));
     Status closed = files_.flush(id);
-    if (!closed.ok() && !explained(closed.error())) {
+    if (!closed.ok() && !refused(*file, closed.error()) && !explained(closed.error())) {
         unexpected("close of " + name_of(*file), closed.error());
     }
     files_.release(id);
@@ -129,7 +129,7 @@ Task<void> Worker::write(ModelRef file, client::OpenId id) {
     client::WriteOp op(id, offset, std::move(data));
     auto written = co_await files_.write(std::move(op));
     if (!written.ok()) {
-        if (!explained(written.error())) {
+        if (!refused(*file, written.error()) && !explained(written.error())) {
             unexpected("write to " + name_of(*file), written.error());
         }
         co_return;
@@ -138,10 +138,21 @@ Task<void> Worker::write(ModelRef file, client::OpenId id) {
         load_.verdict().wrong("write to " + name_of(*file) + " wrote " + std::to_string(*written) +
                               " of " + std::to_string(length) + " bytes");
     }
-    if (!lost()) {
+    if (!lost() && load_.tight_space()) {
+        file->history.acknowledge(change, load_.now());
+    } else if (!lost()) {
         file->history.end(change, load_.now());
     }
     trace("wrote " + name_of(*file) + " by change " + std::to_string(change));
+}
+
+bool Worker::refused(ModelInode& file, const Error& error) {
+    if (!load_.tight_space() || error.code != Errc::kNoSpace) {
+        return false;
+    }
+    file.history.client_lost(client_);
+    load_.settle_later(client_);
+    return true;
 }
 
 Task<void> Worker::read(ModelRef file, client::OpenId id, uint64_t offset, uint64_t length) {
@@ -172,7 +183,7 @@ Task<bool> Worker::fsync(ModelRef file, client::OpenId id) {
     if (!status.ok()) {
         // The last replica's machine lost power since the write: the client cannot know more.
         bool power = status.error().code == Errc::kLostData && load_.storage_lost_power();
-        if (!power && !explained(status.error())) {
+        if (!power && !refused(*file, status.error()) && !explained(status.error())) {
             unexpected("fsync of " + name_of(*file), status.error());
         }
         co_return false;
@@ -180,7 +191,7 @@ Task<bool> Worker::fsync(ModelRef file, client::OpenId id) {
     if (lost()) {
         co_return false;
     }
-    file->history.synced(client_, began);
+    file->history.synced(client_, began, load_.now());
     file->history.prune(began - std::chrono::seconds(300));
     co_return true;
 }
@@ -210,7 +221,7 @@ Task<void> Worker::truncate(ModelRef file) {
     }
     bool gone = links == 0 || file->links_unsure != 0 || file->links == 0;
     bool stale = done.error().code == Errc::kStaleHandle || done.error().code == Errc::kNotFound;
-    if (!(gone && stale) && !explained(done.error())) {
+    if (!(gone && stale) && !refused(*file, done.error()) && !explained(done.error())) {
         unexpected("truncation of " + name_of(*file), done.error());
     }
 }

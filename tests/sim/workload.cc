@@ -34,7 +34,7 @@ void Workload::session_lost(uint64_t client, SessionId session) {
     }
     model_.for_each_file([client](ModelInode& file) { file.history.client_lost(client); });
     clients_that_lost_.insert(client);
-    settling_.push_back({clock_.now() + kSettleTime, client});
+    settle_later(client);
 }
 
 void Workload::saw_session(uint64_t client, SessionId session) {

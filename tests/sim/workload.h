@@ -66,6 +66,9 @@ public:
     // A storage node lost power: what nobody synced there may be gone.
     void note_storage_power_cut() { storage_lost_power_ = true; }
     bool storage_lost_power() const { return storage_lost_power_; }
+    // Any write may be refused for want of space, also after it was acknowledged, up to its fsync.
+    void set_tight_space(bool tight) { tight_space_ = tight; }
+    bool tight_space() const { return tight_space_; }
 
     TreeModel& model() { return model_; }
     Verdict& verdict() { return verdict_; }
@@ -89,6 +92,8 @@ public:
     bool session_is_lost(uint64_t client, SessionId session) const;
     bool lost_before(uint64_t client) const { return clients_that_lost_.contains(client); }
 
+    // What `client` lost is over a while from now.
+    void settle_later(uint64_t client) { settling_.push_back({now() + kSettleTime, client}); }
     // What nobody sent any more for long enough is over.
     void settle_due();
 
@@ -110,6 +115,7 @@ private:
     std::list<Settling> settling_;
     bool stopping_ = false;
     bool storage_lost_power_ = false;
+    bool tight_space_ = false;
     uint64_t running_ = 0;
     uint64_t operations_ = 0;
 };
