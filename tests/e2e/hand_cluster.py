@@ -103,11 +103,17 @@ class HandCluster(Cluster):
         self.options = options or {}
         if net:
             self.net = Net(self.base, ["mds", *self.storage(), "mount", "mnt2"])
-        for folder in ("log", "run", *self.daemons()[:-1]):
+        for folder in ("log", "run"):
             (self.state / folder).mkdir(parents=True)
+        self.prepare()
+        for daemon in self.daemons()[:-1]:
+            (self.state / daemon).mkdir(exist_ok=True)
         self.mount.mkdir()
         os.close(os.open(self.key_file(), os.O_WRONLY | os.O_CREAT, 0o600))
         self.key_file().write_text(secrets.token_hex(32))
+
+    def prepare(self):
+        """Before the directories of the daemons are made: a test may put them elsewhere."""
 
     def _place(self, daemon):
         return self.net.enter(daemon) if self.net else []
@@ -228,7 +234,6 @@ class HandCluster(Cluster):
                 self.net.close()
 
 
-def run(test, **how):
+def run(test, make=HandCluster, **how):
     """As cluster.run(), by hand."""
-    cluster.run_bare(lambda hand: (hand.up(), hand.wait_healthy(), test(hand)), make=HandCluster,
-                     **how)
+    cluster.run_bare(lambda hand: (hand.up(), hand.wait_healthy(), test(hand)), make=make, **how)
