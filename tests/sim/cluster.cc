@@ -58,6 +58,7 @@ Cluster::Cluster(SimShared& shared, Verdict& verdict, ClusterOptions options, Wo
         build_client(i);
     }
     load_.set_fenced([this](SessionId session) { return session_gone(session); });
+    load_.set_losses([this] { return losses(); });
 }
 
 Cluster::~Cluster() = default;
@@ -196,6 +197,7 @@ void Cluster::enlarge_disks() {
 }
 
 void Cluster::tend() {
+    load_.notice_losses();
     for (SimNode* node : all()) {
         if (node->running() && !node->failure().ok()) {
             shared_.log_book.write(node->name(),
@@ -245,6 +247,31 @@ bool Cluster::session_gone(SessionId session) {
         auto& server = dynamic_cast<StorageProcess&>(node->process()).server();
         return server.view().map() && server.view().map()->session_fenced(session);
     });
+}
+
+uint64_t Cluster::losses() {
+    uint64_t most = 0;
+    auto look = [&most](const std::shared_ptr<const ClusterMap>& map) {
+        uint64_t sum = 0;
+        if (map) {
+            for (const pb::Chain& chain : map->proto().chains()) {
+                sum += chain.losses();
+            }
+        }
+        most = std::max(most, sum);
+    };
+    look(map());
+    for (const auto& node : storage_) {
+        if (node->started()) {
+            look(dynamic_cast<StorageProcess&>(node->process()).server().view().map());
+        }
+    }
+    for (size_t i = 0; i < clients_.size(); ++i) {
+        if (client::FileClient* library = files(i)) {
+            look(library->session().map());
+        }
+    }
+    return most;
 }
 
 bool Cluster::healthy() {

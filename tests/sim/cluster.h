@@ -81,6 +81,8 @@ public:
     SimShared& shared() { return shared_; }
     Verdict& verdict() { return verdict_; }
     bool session_gone(SessionId session);
+    // What the newest map that a running process has says of losses, for all chains together.
+    uint64_t losses();
 
     // Once all clients have stopped: what the stores hold fits together. See checks.cc.
     void check_stores();

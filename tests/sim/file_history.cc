@@ -89,12 +89,16 @@ void FileHistory::acknowledge(ChangeId id, TimePoint now) {
 
 void FileHistory::synced(uint64_t client, TimePoint began, TimePoint ended) {
     for (Change& change : changes_) {
-        if (change.client == client && change.acknowledged < began && !change.maybe) {
-            change.ended = std::min(change.ended, ended);
-            change.durable = true;
+        if (change.client != client || change.told_lost) {
+            continue;
         }
-        if (change.client == client && change.ended < began) {
+        bool acknowledged = change.acknowledged < began && !change.maybe;
+        if (acknowledged) {
+            change.ended = std::min(change.ended, ended);
+        }
+        if (acknowledged || change.ended < began) {
             change.durable = true;
+            change.at_risk = false;
         }
     }
 }
@@ -116,6 +120,21 @@ void FileHistory::all_lost() {
         if (!change.durable) {
             change.maybe = true;
             change.ended = kNever;
+        }
+    }
+}
+
+void FileHistory::chains_lost() {
+    for (Change& change : changes_) {
+        change.at_risk |= !change.truncate && !change.durable && !change.told_lost;
+    }
+}
+
+void FileHistory::told_lost(uint64_t client) {
+    for (Change& change : changes_) {
+        if (change.client == client && change.at_risk) {
+            change.at_risk = false;
+            change.told_lost = true;
         }
     }
 }
@@ -181,7 +200,9 @@ std::string FileHistory::describe(const Change* change) const {
     out += std::to_string(change->id) + " of client " + std::to_string(change->client) + " at " +
            std::to_string(change->offset) + "+" + std::to_string(change->length) + " (" +
            milliseconds(change->began) + " to " + milliseconds(change->ended) +
-           (change->durable ? ", synced" : "") + (change->maybe ? ", may be lost" : "") + ")";
+           (change->durable ? ", synced" : "") + (change->maybe ? ", may be lost" : "") +
+           (change->at_risk ? ", at risk" : "") + (change->told_lost ? ", told to be lost" : "") +
+           ")";
     return out;
 }
 
@@ -254,7 +275,7 @@ FileHistory::Bounds FileHistory::size_bounds(TimePoint began, TimePoint ended) c
         if (change.began > ended) {
             continue;
         }
-        bool certain = change.surely_before(began);
+        bool certain = change.happened_before(began);
         uint64_t end = change.offset + change.length;
         if (change.truncate && certain) {
             // A write that was not over may still come after it.

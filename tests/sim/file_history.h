@@ -40,6 +40,12 @@ public:
     void client_lost(uint64_t client);
     // What was not synced may be lost.
     void all_lost();
+    // Chains lost what was only committed: bytes that nobody synced may be gone, until an fsync of
+    // their client says that they are there. The server's sizes and truncations are not touched.
+    void chains_lost();
+    // An fsync of `client` said that data was lost. That is said once: no later one says that what
+    // was at risk is there.
+    void told_lost(uint64_t client);
     // From now on, what is under way or lost does not come late any more: it happened or did not.
     // Nothing else is under way.
     void settle(TimePoint now);
@@ -77,8 +83,15 @@ private:
         bool durable = false;
         // It may or may not have happened.
         bool maybe = false;
+        // It happened, but its bytes may have gone since: where an fsync has not said anything yet,
+        // and where one has said so.
+        bool at_risk = false;
+        bool told_lost = false;
 
-        bool surely_before(TimePoint time) const { return ended < time && !maybe; }
+        bool happened_before(TimePoint time) const { return ended < time && !maybe; }
+        bool surely_before(TimePoint time) const {
+            return happened_before(time) && !at_risk && !told_lost;
+        }
         bool covers(uint64_t from, uint64_t to) const {
             return offset <= from && (truncate || to <= offset + length);
         }

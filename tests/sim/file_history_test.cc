@@ -68,6 +68,34 @@ TEST_F(FileHistoryTest, WhatALostClientDidNotSyncMayBeThereOrNot) {
     EXPECT_TRUE(allows(0, bytes_of(third, 0, 10), 11, 11));
 }
 
+TEST_F(FileHistoryTest, WhatAChainMayHaveLostIsThereAfterAnFsyncSaysSo) {
+    uint64_t first = write(1, 0, 10, 1, 2);
+    history_.synced(1, at(3), at(3));
+    uint64_t second = write(1, 0, 10, 4, 5);
+    history_.chains_lost();
+    EXPECT_TRUE(allows(0, bytes_of(first, 0, 10), 6, 7));
+    EXPECT_TRUE(allows(0, bytes_of(second, 0, 10), 6, 7));
+    EXPECT_FALSE(allows(0, zeros(10), 6, 7)) << "what was synced stays";
+    history_.synced(1, at(8), at(8));
+    EXPECT_FALSE(allows(0, bytes_of(first, 0, 10), 9, 9));
+    EXPECT_TRUE(allows(0, bytes_of(second, 0, 10), 9, 9));
+}
+
+TEST_F(FileHistoryTest, AnFsyncAfterTheOneThatReportedALossSaysNothingOfIt) {
+    write(2, 0, 100, 1, 2);
+    uint64_t other = write(1, 0, 10, 3, 4);
+    history_.chains_lost();
+    history_.told_lost(1);
+    uint64_t later = write(1, 20, 10, 5, 6);
+    history_.synced(1, at(7), at(7));
+    EXPECT_TRUE(allows(0, bytes_of(other, 0, 10), 8, 9));
+    EXPECT_TRUE(allows(0, zeros(10), 8, 9));
+    EXPECT_FALSE(allows(20, zeros(10), 8, 9)) << "written and synced after the loss";
+    EXPECT_TRUE(allows(20, bytes_of(later, 20, 10), 8, 9));
+    EXPECT_FALSE(history_.check_size(100, at(8), at(9))) << "sizes are not on the chains";
+    EXPECT_TRUE(history_.check_size(30, at(8), at(9)));
+}
+
 TEST_F(FileHistoryTest, TruncationsCutAndLeaveZeros) {
     uint64_t first = write(1, 0, 100, 1, 2);
     uint64_t cut = history_.begin_truncate(1, 40, at(3));

@@ -170,7 +170,9 @@ Task<void> Worker::read(ModelRef file, client::OpenId id, uint64_t offset, uint6
     }
     Buffer flat = data->flatten();
     auto wrong = file->history.check_read(offset, length, flat.span(), began, load_.now());
-    if (wrong && load_.notice_lost_sessions()) {
+    bool news = wrong && load_.notice_lost_sessions();
+    news = (wrong && load_.notice_losses()) || news;
+    if (news) {
         wrong = file->history.check_read(offset, length, flat.span(), began, load_.now());
     }
     load_.check(wrong, "client " + std::to_string(client_) + ", " + name_of(*file), file.get());
@@ -181,8 +183,13 @@ Task<bool> Worker::fsync(ModelRef file, client::OpenId id) {
     TimePoint began = load_.now();
     Status status = co_await files_.fsync(id, random_.below(2) == 0);
     if (!status.ok()) {
+        trace("fsync of " + name_of(*file) + " failed: " + status.error().to_string());
         // The last replica's machine lost power since the write: the client cannot know more.
         bool power = status.error().code == Errc::kLostData && load_.storage_lost_power();
+        if (power) {
+            load_.notice_losses();
+            file->history.told_lost(client_);
+        }
         if (!power && !refused(*file, status.error()) && !explained(status.error())) {
             unexpected("fsync of " + name_of(*file), status.error());
         }

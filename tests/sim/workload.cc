@@ -62,6 +62,16 @@ bool Workload::notice_lost_sessions() {
     return lost_sessions_.size() != before;
 }
 
+bool Workload::notice_losses() {
+    uint64_t now = losses_ ? losses_() : 0;
+    if (now <= losses_noticed_) {
+        return false;
+    }
+    losses_noticed_ = now;
+    model_.for_each_file([](ModelInode& file) { file.history.chains_lost(); });
+    return true;
+}
+
 void Workload::check(std::optional<std::string> wrong, const std::string& what, ModelInode* file) {
     (void)file;
     if (wrong) {

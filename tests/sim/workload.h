@@ -46,6 +46,9 @@ public:
     // is down, what the storage daemons refuse counts.
     void set_fenced(std::function<bool(SessionId)> fenced) { fenced_ = std::move(fenced); }
 
+    // How often a chain lost what was only committed, as far as anybody who runs has heard.
+    void set_losses(std::function<uint64_t()> losses) { losses_ = std::move(losses); }
+
     // Makes the workers' flows for a client that was started: to be run on its node.
     std::vector<Task<void>> start_client(uint64_t client, client::FileClient& files, Env& env);
     // The client's process is gone.
@@ -85,6 +88,8 @@ public:
     void check(std::optional<std::string> wrong, const std::string& what, ModelInode* file);
     // Marks what clients lost that are fenced by now; true if there was one that was not known.
     bool notice_lost_sessions();
+    // Marks what is at risk if a chain lost something since the last look; true if one did.
+    bool notice_losses();
     // `client` noticed that its session is gone.
     void session_lost(uint64_t client, SessionId session);
     // The client's session is this now: the one it had before, if another, is lost.
@@ -109,6 +114,8 @@ private:
     WorkloadOptions options_;
     TreeModel model_;
     std::function<bool(SessionId)> fenced_;
+    std::function<uint64_t()> losses_;
+    uint64_t losses_noticed_ = 0;
     std::map<uint64_t, SessionId> sessions_;
     std::set<SessionId> lost_sessions_;
     std::set<uint64_t> clients_that_lost_;
