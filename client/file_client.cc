@@ -119,8 +119,7 @@ Task<Result<pb::MetaReply>> FileClient::call(pb::MetaRequest request, OpenAsk* a
 }
 
 bool FileClient::usable(const Inode& inode, pb::LeaseMode mode) const {
-    bool asked_away = inode.write_asks != 0 && inode.lease != pb::LEASE_EXCLUSIVE;
-    return inode.lease >= mode && !asked_away && session_.usable();
+    return inode.lease >= mode && session_.usable();
 }
 
 const pb::Attr* FileClient::cached_attr(InodeId ino) {
@@ -168,16 +167,6 @@ void FileClient::take_attr(const pb::Attr& attr, const pb::Grant& grant) {
         drop_inode_cache(*inode);
     }
     cache_.adopt_attr(*inode, attr);
-}
-
-FileClient::WriteAsk::WriteAsk(FileClient& client, InodeRef inode) : inode_(std::move(inode)) {
-    ++inode_->write_asks;
-    if (inode_->lease == pb::LEASE_READ) {
-        client.drop_fetched(*inode_, 0, UINT64_MAX);
-        if (client.invalidator_ != nullptr) {
-            client.invalidator_->attributes(inode_->ino);
-        }
-    }
 }
 
 // The inode of an answer that was taken; it may have gone from the cache since.

@@ -182,17 +182,6 @@ private:
         uint64_t lease_seq = 0;    // of the lease that went, or the last one given
         uint64_t asks_before = 0;  // requests with numbers below this might have opened it
     };
-    // While a request to open a file for writing is under way.
-    class WriteAsk {
-    public:
-        WriteAsk(FileClient& client, InodeRef inode);
-        WriteAsk(const WriteAsk&) = delete;
-        WriteAsk& operator=(const WriteAsk&) = delete;
-        ~WriteAsk() { --inode_->write_asks; }
-
-    private:
-        InodeRef inode_;
-    };
 
     // file_client.cc
     // `ask` is told of the inode if the server opened one. Lives until the call ends.

@@ -8,7 +8,6 @@
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <optional>
 #include <utility>
 
 namespace kdfs::client {
@@ -49,12 +48,7 @@ Task<Result<Opened>> FileClient::open_call(InodeRef inode, OpenOptions options, 
             co_await inode->flight_done.wait();
         }
     }
-    std::optional<WriteAsk> write_ask;
-    if (options.write) {
-        write_ask.emplace(*this, inode);
-    }
     auto reply = co_await call(std::move(request), ask);
-    write_ask.reset();
     if (empties) {
         --inode->holds;
         inode->flight_done.pulse();
@@ -123,7 +117,6 @@ Task<Status> FileClient::want_exclusive(InodeRef inode) {
     op.set_ino(inode->ino.value);
     op.set_write(true);
     op.set_want(pb::LEASE_EXCLUSIVE);
-    WriteAsk write_ask(*this, inode);
     OpenAsk ask(*this, inode);
     auto reply = co_await call(std::move(request), &ask);
     ask.end();

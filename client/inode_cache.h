@@ -41,10 +41,6 @@ struct Inode {
     uint64_t cap_seq = 0;
     pb::LeaseMode cap_mode = pb::LEASE_NONE;
 
-    // Requests to open it for writing that are under way. The server takes a read lease from a
-    // writer without asking, so from before the first is sent none may be used.
-    size_t write_asks = 0;
-
     uint64_t opens = 0;
     // Requests to open it that are under way, or answered and not yet among `opens`.
     size_t open_asks = 0;

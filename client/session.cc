@@ -27,7 +27,7 @@ bool is_change(const pb::MetaRequest& request) {
         case pb::MetaRequest::kGetPolicy:
             return false;
         case pb::MetaRequest::kOpen:
-            // An open without truncation gives the same result twice.
+            // An open without truncation gives the same result twice, until the file is closed.
             return request.open().truncate();
         default:
             return true;
@@ -120,6 +120,9 @@ Task<Result<pb::MetaReply>> Session::call(pb::MetaRequest request) {
     if (change) {
         request.set_seq(next_seq_++);
         sequence.emplace(outstanding_, request.seq());
+    } else if (request.has_open()) {
+        request.set_open_seq(next_open_seq_++);
+        sequence.emplace(outstanding_opens_, request.open_seq());
     }
     bool sent = false;
     uint64_t generation = generation_;
@@ -138,6 +141,8 @@ Task<Result<pb::MetaReply>> Session::call(pb::MetaRequest request) {
             sent = true;
             request.set_session(id_.value);
             request.set_acked_below(outstanding_.empty() ? next_seq_ : *outstanding_.begin());
+            request.set_opens_below(outstanding_opens_.empty() ? next_open_seq_
+                                                               : *outstanding_opens_.begin());
             auto reply = co_await attempt(std::move(*connection), encode(request), deadline);
             if (reply.ok() && generation == generation_) {
                 co_return reply;

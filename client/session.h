@@ -121,6 +121,9 @@ private:
     TimePoint last_sent_alive_{};
     uint64_t next_seq_ = 1;
     std::set<uint64_t> outstanding_;
+    // The same for opens that change nothing.
+    uint64_t next_open_seq_ = 1;
+    std::set<uint64_t> outstanding_opens_;
     size_t calls_ = 0;
 
     std::shared_ptr<const ClusterMap> map_;

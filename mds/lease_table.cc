@@ -29,6 +29,15 @@ std::vector<Conflict> LeaseTable::conflicts(SessionId session,
     return out;
 }
 
+bool LeaseTable::costs_read_lease(SessionId session,
+                                  InodeId ino,
+                                  pb::LeaseMode want,
+                                  TimePoint now) const {
+    std::optional<Holding> mine = holding(session, ino);
+    return mine && mine->mode == pb::LEASE_READ && !mutant("take_read_lease_unasked") &&
+           allowed(inodes_.at(ino), session, want, now) != pb::LEASE_EXCLUSIVE;
+}
+
 void LeaseTable::open(SessionId session, InodeId ino, bool write) {
     Holding holding = this->holding(session, ino).value_or(Holding{});
     holding.open = true;

@@ -60,8 +60,13 @@ public:
     // The leases of others that must go before `session` may do this.
     std::vector<Conflict> conflicts(SessionId session, const std::vector<Touched>& touched) const;
 
-    // Marks the inode open by the session; a grant() follows. The caller has removed the conflicts
-    // of a kChange first if `write`.
+    // Whether the session has a read lease and would be left without any by open() for writing and
+    // a grant() of `want`. Then its client has to be asked for it first like any other: it may use
+    // the lease already for what came after this request, which may be an old one that comes again.
+    bool costs_read_lease(SessionId session, InodeId ino, pb::LeaseMode want, TimePoint now) const;
+
+    // Marks the inode open by the session; a grant() follows. If `write`, the caller has removed
+    // the conflicts of a kChange first, and the session's own lease if costs_read_lease().
     void open(SessionId session, InodeId ino, bool write);
 
     // Gives as much of `want` as may be given now, never less than what the session holds, and a

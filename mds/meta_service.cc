@@ -68,6 +68,11 @@ Task<Result<RpcReply>> MetaService::handle(RpcRequest rpc) {
     if (!user.ok()) {
         co_return std::move(user).error();
     }
+    if (!mutant("drop_reply_memory")) {
+        // Also of a request that changes nothing or fails, or only gives back.
+        (*user)->acked_below = std::max((*user)->acked_below, request.acked_below());
+        (*user)->opens_below = std::max((*user)->opens_below, request.opens_below());
+    }
     Result<pb::MetaReply> reply = Error(Errc::kInvalidArgument, "empty metadata request");
     if (request.has_release()) {
         reply = co_await release(session, std::move(*request.mutable_release()));
@@ -139,8 +144,6 @@ MetaService::Step MetaService::step_once(const pb::MetaRequest& request,
                                          bool settled) {
     uint64_t seq = request.seq();
     if (!mutant("drop_reply_memory")) {
-        // Also of a request that changes nothing or fails.
-        session.acked_below = std::max(session.acked_below, request.acked_below());
         session.refusals.erase(session.refusals.begin(),
                                session.refusals.lower_bound(session.acked_below));
         if (auto known = session.refusals.find(seq); known != session.refusals.end()) {
@@ -161,23 +164,21 @@ MetaService::Step MetaService::step_once(const pb::MetaRequest& request,
 MetaService::Step MetaService::step(const pb::MetaRequest& request,
                                     Session& session,
                                     bool settled) {
+    bool late_change = request.seq() != 0 && request.seq() < session.acked_below;
+    bool late_open = request.open_seq() != 0 && request.open_seq() < session.opens_below;
+    if (late_change || late_open) {
+        uint64_t number = late_open ? request.open_seq() : request.seq();
+        return Step::fail(
+            Error(Errc::kInvalidArgument,
+                  "request " + std::to_string(number) + " of the session was acknowledged before"));
+    }
     if (request.seq() != 0 && session.replied.contains(request.seq()) &&
         !mutant("drop_reply_memory")) {
         auto kept = state_.space.find_reply(session.id, request.seq());
         if (!kept.ok()) {
             return Step::fail(std::move(kept).error());
         }
-        Step done;
-        done.reply = std::move(**kept);
-        done.busy = InodeId(done.reply.attr().ino());
-        done.next = trimmer_.busy(done.busy) ? Step::Next::kWaitBusy : Step::Next::kAnswer;
-        replay_grants(request, session.id, done.reply);
-        return done;
-    }
-    if (request.seq() != 0 && request.seq() < session.acked_below) {
-        return Step::fail(Error(Errc::kInvalidArgument,
-                                "request " + std::to_string(request.seq()) +
-                                    " of the session was acknowledged before"));
+        return replay(request, session.id, std::move(**kept));
     }
     if (request.seq() != 0 &&
         session.replied.size() + session.refusals.size() >= Sessions::kRepliesMax) {
@@ -196,8 +197,9 @@ MetaService::Step MetaService::step(const pb::MetaRequest& request,
     }
     Step done;
     std::vector<Touched> touched = state_.space.touched();
-    if (opens_for_writing(request)) {
-        touched.push_back({InodeId(reply->attr().ino()), Access::kChange});
+    InodeId written(opens_for_writing(request) ? reply->attr().ino() : 0);
+    if (written.value != 0) {
+        touched.push_back({written, Access::kChange});
     }
     if (must_settle(session.id, touched, settled)) {
         done.next = Step::Next::kSettle;
@@ -210,7 +212,8 @@ MetaService::Step MetaService::step(const pb::MetaRequest& request,
             return done;
         }
     }
-    done.conflicts = state_.leases->conflicts(session.id, touched);
+    pb::LeaseMode want = request.has_open() ? request.open().want() : request.create().want();
+    done.conflicts = conflicts(session.id, touched, written, want);
     if (!done.conflicts.empty() && !mutant("forget_recall")) {
         done.next = Step::Next::kRecall;
         return done;
@@ -220,6 +223,17 @@ MetaService::Step MetaService::step(const pb::MetaRequest& request,
         return Step::fail(committed.error());
     }
     return done;
+}
+
+std::vector<Conflict> MetaService::conflicts(SessionId session,
+                                             const std::vector<Touched>& touched,
+                                             InodeId written,
+                                             pb::LeaseMode want) const {
+    std::vector<Conflict> out = state_.leases->conflicts(session, touched);
+    if (state_.leases->costs_read_lease(session, written, want, state_.env.now())) {
+        out.push_back({written, session, pb::LEASE_NONE});
+    }
+    return out;
 }
 
 bool MetaService::must_settle(SessionId session,
@@ -403,19 +417,32 @@ void MetaService::grant_entries(SessionId session, pb::MetaReply& reply) {
 }
 
 // A remembered answer opens again what it opened, but gives no new lease: its attributes are old.
-void MetaService::replay_grants(const pb::MetaRequest& request,
-                                SessionId session,
-                                pb::MetaReply& reply) {
-    InodeId ino(reply.attr().ino());
-    bool opened = request.has_open() || (request.has_create() && request.create().open());
-    if (!opened) {
-        return;
+MetaService::Step MetaService::replay(const pb::MetaRequest& request,
+                                      SessionId session,
+                                      pb::MetaReply reply) {
+    Step done;
+    done.reply = std::move(reply);
+    InodeId ino(done.reply.attr().ino());
+    done.busy = ino;
+    done.next = trimmer_.busy(ino) ? Step::Next::kWaitBusy : Step::Next::kAnswer;
+    if (!request.has_open() && !(request.has_create() && request.create().open())) {
+        return done;
     }
     auto held = state_.leases->holding(session, ino);
     if (!held || !held->open) {
-        state_.leases->open(session, ino, opens_for_writing(request));
+        bool write = opens_for_writing(request);
+        std::vector<Touched> touched;
+        touched.push_back({ino, write ? Access::kChange : Access::kRead});
+        done.conflicts = conflicts(session, touched, write ? ino : InodeId(), pb::LEASE_NONE);
+        if (!done.conflicts.empty() && !mutant("forget_recall")) {
+            done.next = Step::Next::kRecall;
+            return done;
+        }
+        state_.leases->open(session, ino, write);
     }
-    *reply.mutable_grant() = state_.leases->grant(session, ino, pb::LEASE_NONE, state_.env.now());
+    *done.reply.mutable_grant() =
+        state_.leases->grant(session, ino, pb::LEASE_NONE, state_.env.now());
+    return done;
 }
 
 void MetaService::recall_excess(SessionId session) {

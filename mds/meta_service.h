@@ -47,6 +47,12 @@ private:
     struct Step;
     Step step_once(const pb::MetaRequest& request, Session& session, bool settled);
     Step step(const pb::MetaRequest& request, Session& session, bool settled);
+    // The leases that have to go before the session touches these inodes and, unless it is 0,
+    // opens `written` for writing with `want` as its lease.
+    std::vector<Conflict> conflicts(SessionId session,
+                                    const std::vector<Touched>& touched,
+                                    InodeId written,
+                                    pb::LeaseMode want) const;
     // Whether the session's own operation has to let what it gave back before come first.
     bool must_settle(SessionId session, const std::vector<Touched>& touched, bool settled) const;
     Task<Result<pb::MetaReply>> take_release(SessionId session, pb::MetaRequest request);
@@ -63,7 +69,7 @@ private:
     void grant_entries(SessionId session, pb::MetaReply& reply);
     void grant_parent(SessionId session, pb::LeaseMode want, pb::MetaReply& reply);
     void grant_object(SessionId session, pb::LeaseMode want, pb::MetaReply& reply);
-    void replay_grants(const pb::MetaRequest& request, SessionId session, pb::MetaReply& reply);
+    Step replay(const pb::MetaRequest& request, SessionId session, pb::MetaReply reply);
     void recall_excess(SessionId session);
     // Of a release: whether it speaks of the last grant; what stays open after it.
     bool speaks_of_current(SessionId session, const pb::Release& items, InodeId ino) const;

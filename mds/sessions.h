@@ -34,6 +34,8 @@ struct Session {
     // Exactly-once memory: answered sequence numbers that the client has not acknowledged.
     std::set<uint64_t> replied;
     uint64_t acked_below = 0;
+    // Opens that change nothing and have lower numbers have ended. In memory only.
+    uint64_t opens_below = 0;
     // Of those, the ones that were refused for good, and why. In memory only.
     std::map<uint64_t, Error> refusals;
 };

@@ -230,6 +230,12 @@ public:
         co_return decode<pb::StatusReply>(reply->body)->sessions_size();
     }
     uint64_t next_seq() { return ++seq_; }
+    // The number of the lease that goes with it.
+    uint64_t close(uint64_t ino) {
+        held_[ino].set_open(false);
+        held_[ino].set_mode(pb::LEASE_NONE);
+        return held_[ino].lease_seq();
+    }
     void set_dirty_size(uint64_t ino, uint64_t size) { sizes_[ino] = size; }
     void set_name(std::string name) { name_ = std::move(name); }
     // As after an answer to a recall, of which the client does not know whether it arrived.
@@ -391,6 +397,22 @@ protected:
         op->set_not_open_ino(made.attr().ino());
         op->set_unwritten_lease_seq(made.grant().lease_seq());
         return request;
+    }
+    static pb::MetaRequest opening(uint64_t ino, bool write) {
+        pb::MetaRequest request;
+        request.mutable_open()->set_ino(ino);
+        request.mutable_open()->set_write(write);
+        request.mutable_open()->set_want(write ? pb::LEASE_EXCLUSIVE : pb::LEASE_READ);
+        return request;
+    }
+    Result<pb::MetaReply> close(size_t n, uint64_t ino) {
+        uint64_t lease_seq = client(n).close(ino);
+        pb::MetaRequest request;
+        request.set_seq(client(n).next_seq());
+        pb::ReleaseOne* item = request.mutable_release()->add_items();
+        item->set_ino(ino);
+        item->set_lease_seq(lease_seq);
+        return meta(n, std::move(request));
     }
     static pb::MetaRequest getattr(uint64_t ino) {
         pb::MetaRequest request;

@@ -1,0 +1,59 @@
+// Leases and requests that come again.
+
+#include "tests/sim/mds_server_fixture.h"
+
+#include <gtest/gtest.h>
+
+namespace kdfs::sim::lone_mds {
+namespace {
+
+class MdsLeaseTest : public MdsServerTest {};
+
+// As a retry does whose first attempt was held up on the way.
+TEST_P(MdsLeaseTest, ARequestToWriteThatComesAgainTakesNoReadLeaseUnasked) {
+    open(0);
+    open(1);
+    pb::MetaRequest creation = create(1, "f");
+    auto made = meta(1, creation);
+    ASSERT_TRUE(made.ok()) << made.error().to_string();
+    uint64_t ino = made->attr().ino();
+    ASSERT_TRUE(meta(0, opening(ino, false)).ok());
+    ASSERT_TRUE(close(1, ino).ok());
+    pb::MetaRequest late = opening(ino, true);
+    for (const pb::MetaRequest& again : {late, creation}) {
+        auto lease = meta(1, getattr(ino));
+        ASSERT_TRUE(lease.ok());
+        ASSERT_EQ(lease->grant().mode(), pb::LEASE_READ);
+        uint64_t before = client(1).recalls();
+
+        auto answer = meta(1, again);
+
+        ASSERT_TRUE(answer.ok()) << answer.error().to_string();
+        EXPECT_EQ(answer->grant().mode(), pb::LEASE_NONE);
+        EXPECT_EQ(client(1).recalls(), before + 1);
+        ASSERT_TRUE(close(1, ino).ok());
+    }
+}
+
+TEST_P(MdsLeaseTest, AnOpenWhoseAnswerHasArrivedIsRefusedWhenItComesAgain) {
+    open(0);
+    auto made = meta(0, create(0, "f"));
+    ASSERT_TRUE(made.ok()) << made.error().to_string();
+    uint64_t ino = made->attr().ino();
+    pb::MetaRequest request = opening(ino, true);
+    request.set_open_seq(1);
+    ASSERT_TRUE(meta(0, request).ok());
+    ASSERT_TRUE(meta(0, request).ok());
+    pb::MetaRequest next = getattr(ino);
+    next.set_opens_below(2);
+    ASSERT_TRUE(meta(0, next).ok());
+
+    auto again = meta(0, request);
+
+    EXPECT_EQ(again.error().code, Errc::kInvalidArgument);
+}
+
+INSTANTIATE_TEST_SUITE_P(Seeds, MdsLeaseTest, ::testing::Range<uint64_t>(0, 10));
+
+}  // namespace
+}  // namespace kdfs::sim::lone_mds
