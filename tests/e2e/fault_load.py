@@ -28,8 +28,10 @@ BLOCK_SIZES = [512, 4096, 100_003, 1 << 20]
 BLOCKS = 12
 KEPT_FILES = 60
 PAUSE_SECONDS = 0.004
-# What a mount that was killed, or lost its session, may answer with.
-MOUNT_ERRORS = {errno.EIO, errno.ENOTCONN, errno.ECONNABORTED, errno.ENOENT, errno.ESTALE}
+# What a mount that was killed, or lost its session, may answer with; the kernel ends requests over
+# io_uring with ECANCELED.
+MOUNT_ERRORS = {errno.EIO, errno.ENOTCONN, errno.ECONNABORTED, errno.ECANCELED, errno.ENOENT,
+                errno.ESTALE}
 
 
 def block_bytes(name, block, version, size):

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 import cluster
-import kill_loop
+import faults
 import two_mounts
 
 PARAMETER = Path("/sys/module/fuse/parameters/enable_uring")
@@ -191,13 +191,14 @@ def test(test_cluster):
     two_mounts.play([Path(test_cluster.mount), Path(other)], 5, STEPS)
     for number, how in enumerate([signal.SIGKILL, signal.SIGTERM, "umount -f"] * 2):
         end_under_load(test_cluster, number, how)
-    load = kill_loop.Load(test_cluster)
+    campaign = faults.Campaign(test_cluster, KILLS, other)
     for _ in range(KILLS):
+        faults.sleep(1)
         with parameter("Y"):
-            kill_loop.kill_and_restart(test_cluster, load, ["mount"], random.Random(KILLS))
-    load.end()
-    files = sum(kill_loop.verify(manifest) for manifest in load.manifests)
-    cluster.note("files checked", files)
+            campaign.round("mount killed", lambda: test_cluster.kill("mount"), test_cluster.up,
+                           errors_allowed=True)
+    campaign.load.end()
+    cluster.note("files checked", campaign.check_synced())
     assert test_cluster.log("mount").count(OVER_URING) == 1 + KILLS
 
 
