@@ -57,9 +57,8 @@ Task<Status> FileClient::stop() {
     }
     for (InodeRef& inode : dirty) {
         co_await drain(inode);
-        Status written = take_write_error(*inode);
-        if (!written.ok() && first.ok()) {
-            first = std::move(written);
+        if (inode->untold_error() && first.ok()) {
+            first = *inode->write_error;
         }
     }
     dirty.clear();
@@ -194,7 +193,9 @@ Opened FileClient::add_open(InodeRef inode, bool write) {
     out.attr = inode->attr;
     ++inode->opens;
     ReadAhead ahead(piece_bytes(inode->attr.layout()), options_.read_ahead_bytes);
-    opens_.emplace(out.id, OpenFile{std::move(inode), write, ahead});
+    // What nobody was told of yet is for whoever opens the file next.
+    uint64_t seen = inode->write_errors_told;
+    opens_.emplace(out.id, OpenFile{std::move(inode), write, ahead, seen, seen});
     return out;
 }
 

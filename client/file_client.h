@@ -163,6 +163,9 @@ private:
         InodeRef inode;
         bool write = false;
         ReadAhead ahead;
+        // Of Inode::write_errors: what an fsync reported, and what a write did.
+        uint64_t errors_seen = 0;
+        uint64_t errors_hinted = 0;
     };
     // What a read goes by: current when it starts.
     struct ReadView {
@@ -240,7 +243,8 @@ private:
                               DataId data_id,
                               uint64_t offset,
                               Buffer data);
-    Status take_write_error(Inode& inode);
+    Status take_write_error(OpenId id);
+    Status hint_write_error(OpenId id);
     Task<Status> sync_data(InodeRef inode);
     Task<Status> sync_meta(InodeRef inode, bool data_only);
     Task<Status> flush_meta(InodeRef inode, bool sync);
@@ -249,6 +253,7 @@ private:
     void pump(const InodeRef& inode);
     Task<void> write_run(InodeRef inode, WriteBuffer::Run run, Durability durability);
     void keep_write_error(Inode& inode, Error error, SessionId session);
+    static void add_write_error(Inode& inode, Error error);
     Task<void> drain(InodeRef inode);
     Task<void> background();
     void background_turn();

@@ -92,13 +92,28 @@ void FileClient::close_unused(Inode& inode, bool sure) {
     }
 }
 
-Status FileClient::take_write_error(Inode& inode) {
-    if (!inode.write_error) {
+Status FileClient::take_write_error(OpenId id) {
+    Status told = flush(id);
+    auto file = open_file(id);
+    if (file.ok()) {
+        (*file)->errors_seen = (*file)->inode->write_errors;
+    }
+    return told;
+}
+
+// The kernel hides it from the application if an earlier part of the same write(2) went well, so
+// the next fsync reports it nevertheless.
+Status FileClient::hint_write_error(OpenId id) {
+    auto file = open_file(id);
+    if (!file.ok()) {
+        return std::move(file).error();
+    }
+    uint64_t newest = (*file)->inode->write_errors;
+    if ((*file)->errors_seen == newest || (*file)->errors_hinted == newest) {
         return {};
     }
-    Error error = std::move(*inode.write_error);
-    inode.write_error.reset();
-    return error;
+    (*file)->errors_hinted = newest;
+    return flush(id);
 }
 
 Status FileClient::flush(OpenId id) {
@@ -106,7 +121,12 @@ Status FileClient::flush(OpenId id) {
     if (!file.ok()) {
         return std::move(file).error();
     }
-    return take_write_error(*(*file)->inode);
+    Inode& inode = *(*file)->inode;
+    if ((*file)->errors_seen == inode.write_errors) {
+        return {};
+    }
+    inode.write_errors_told = inode.write_errors;
+    return *inode.write_error;
 }
 
 // Asks for the exclusive lease. Success means that the server was asked and the attributes are
@@ -145,7 +165,7 @@ Task<Result<uint64_t>> FileClient::write(WriteOp op) {
         co_return std::move(file).error();
     }
     InodeRef inode = (*file)->inode;
-    KDFS_CO_TRY(take_write_error(*inode));
+    KDFS_CO_TRY(hint_write_error(op.id));
     uint64_t bytes = op.data.size();
     if (bytes == 0) {
         co_return bytes;
@@ -174,7 +194,7 @@ Task<Result<uint64_t>> FileClient::write(WriteOp op) {
             if (buffered_ != 0 && buffered_ + bytes > options_.write_buffer_bytes) {
                 drain_all();
                 co_await room_.wait();
-                KDFS_CO_TRY(take_write_error(*inode));
+                KDFS_CO_TRY(hint_write_error(op.id));
                 continue;
             }
             uint64_t at = op.offset;
@@ -319,7 +339,7 @@ Task<Status> FileClient::fsync(OpenId id, bool data_only) {
     tasks.push_back(sync_data(inode));
     tasks.push_back(sync_meta(inode, data_only));
     std::vector<Status> results = co_await when_all(scope_, std::move(tasks));
-    KDFS_CO_TRY(take_write_error(*inode));
+    KDFS_CO_TRY(take_write_error(id));
     for (Status& result : results) {
         KDFS_CO_TRY(std::move(result));
     }

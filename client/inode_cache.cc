@@ -76,7 +76,7 @@ std::vector<InodeRef> InodeCache::idle(size_t count, size_t look) const {
         }
         auto found = inodes_.find(inode->ino);
         bool used = found->second.use_count() > 1 || inode->opens != 0;
-        if (!used && !inode->dirty() && !inode->write_error && inode->unsynced.empty() &&
+        if (!used && !inode->dirty() && !inode->untold_error() && inode->unsynced.empty() &&
             inode->ino != kRootInode) {
             out.push_back(found->second);
         }

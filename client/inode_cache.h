@@ -73,7 +73,13 @@ struct Inode {
     bool sync_runs = false;    // runs that start now are synced by the chunks
     size_t told_not_open = 0;  // removals under way that said so to the server
     Event flight_done;         // pulsed also when told_not_open is 0 again
-    std::optional<Error> write_error;  // reported once
+    // What unwritten data was lost by. Errors have numbers from 1; each open file reports the last
+    // one once by fsync. One write and each close before report it too, but do not count: a write
+    // may look like a short one to its caller, and a forked process that closes what it inherited
+    // does not look at the result.
+    std::optional<Error> write_error;
+    uint64_t write_errors = 0;
+    uint64_t write_errors_told = 0;  // the highest that anybody was told of
     // Chains with commits that no sync covers yet, and their losses before the oldest of them.
     std::map<ChainId, uint64_t> unsynced;
     std::map<uint64_t, std::shared_ptr<FetchedPiece>> fetched;
@@ -87,6 +93,7 @@ struct Inode {
 
     // Neither open here nor about to be.
     bool closed() const { return opens == 0 && open_asks == 0; }
+    bool untold_error() const { return write_errors_told != write_errors; }
     bool dirty() const { return buffer && !buffer->empty(); }
     bool meta_dirty() const { return size_dirty || times_dirty; }
 };

@@ -263,7 +263,7 @@ void FileClient::forget_removed(const pb::Attr& attr, bool orphaned) {
         return;
     }
     forget_dirty(*inode, 0);
-    inode->write_error.reset();
+    inode->write_errors_told = inode->write_errors;
     inode->unsynced.clear();
     inode->size_dirty = false;
     inode->times_dirty = false;

@@ -252,7 +252,7 @@ void FileClient::lose_lease(Inode& inode) {
             .with("bytes", inode.buffer ? inode.buffer->bytes() : 0)
             .with("cause", "the metadata server took the lease back while it could not be reached");
         if (!mutant("lose_data_silently")) {
-            inode.write_error = Error(Errc::kLostData, std::move(what));
+            add_write_error(inode, Error(Errc::kLostData, std::move(what)));
         }
     }
     forget_dirty(inode, 0);

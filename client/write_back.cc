@@ -91,9 +91,15 @@ void FileClient::keep_write_error(Inode& inode, Error error, SessionId session) 
     if (error.code == Errc::kFenced) {
         error = Error(Errc::kLostData, std::move(error.detail));
     }
-    if (!inode.write_error) {
-        inode.write_error = std::move(error);
+    add_write_error(inode, std::move(error));
+}
+
+void FileClient::add_write_error(Inode& inode, Error error) {
+    if (inode.untold_error()) {
+        return;
     }
+    inode.write_error = std::move(error);
+    ++inode.write_errors;
 }
 
 // Returns when everything that was written before is in the chunks or was given up with an error.

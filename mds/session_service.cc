@@ -450,6 +450,11 @@ Task<void> SessionService::expire(SessionId id) {
     if (dropped.ok()) {
         dropped = co_await meta_.drop_session(id);
     }
+    // A client that is frozen keeps its connection. A recall that it did not answer has nobody left
+    // to wait for.
+    if (auto connection = state_.connection_of(id)) {
+        connection->close(Error(Errc::kUnreachable, "the session of this connection ended"));
+    }
     if (dropped.ok()) {
         dropped = co_await erase(id);
     }

@@ -460,6 +460,32 @@ TEST_F(ClientSessionTest, AReadUnderWayWhileTheSessionChangesGoesByWhatTheFileIs
     EXPECT_EQ(text_of(*data), "of another client");
 }
 
+TEST_F(ClientSessionTest, EachOpenFileReportsLostDataOnceWhoeverElseClosesIt) {
+    shared_.grants = pb::LEASE_EXCLUSIVE;
+    client::OpenId one = open_file(true);
+    client::OpenId two = open_file(true);
+    auto wrote = run(files().write(client::WriteOp(one, 0, Buffer::copy_of("of one"))));
+    ASSERT_TRUE(wrote && wrote->ok());
+    shared_.over.insert(1);
+    pass(std::chrono::seconds(5));
+    ASSERT_EQ(shared_.sessions, 2U);
+
+    // The kernel may hide the error of a write.
+    wrote = run(files().write(client::WriteOp(one, 0, Buffer::copy_of("again"))));
+    EXPECT_EQ(wrote->error().code, Errc::kLostData);
+    wrote = run(files().write(client::WriteOp(one, 0, Buffer::copy_of("again"))));
+    EXPECT_TRUE(wrote->ok());
+    // Processes that were forked close what they inherited, and do not look.
+    EXPECT_EQ(files().flush(one).error().code, Errc::kLostData);
+    EXPECT_EQ(files().flush(one).error().code, Errc::kLostData);
+    EXPECT_EQ(run(files().fsync(one, false))->error().code, Errc::kLostData);
+    EXPECT_TRUE(run(files().fsync(one, false))->ok());
+    EXPECT_TRUE(files().flush(one).ok());
+    EXPECT_EQ(run(files().fsync(two, false))->error().code, Errc::kLostData);
+    EXPECT_TRUE(files().flush(two).ok());
+    EXPECT_TRUE(files().flush(open_file(true)).ok());
+}
+
 TEST_F(ClientSessionTest, AReadFailsWhenNoSessionIsToBeHadForLong) {
     client::OpenId id = open_file();
     mds_->kill();

@@ -245,6 +245,8 @@ public:
         held_[ino].set_size(size);
     }
     void forget_caches() { no_caching_ = true; }
+    // As a process that is stopped: its connection stays, and nothing comes over it.
+    void freeze() { frozen_ = true; }
     uint64_t recalls() const { return recalls_; }
     uint64_t session() const { return session_; }
     const std::map<uint64_t, pb::HeldLease>& held() const { return held_; }
@@ -257,6 +259,9 @@ private:
     Task<void> renew() {
         while (true) {
             co_await sleep_for(env_.scheduler(), std::chrono::seconds(2));
+            if (frozen_) {
+                continue;
+            }
             pb::RenewRequest request;
             request.set_session(session_);
             RpcCall call(MessageType::kRenew, encode(request), deadline());
@@ -269,6 +274,9 @@ private:
         }
         auto recall = decode<pb::RecallRequest>(request.body);
         ++recalls_;
+        if (frozen_) {
+            co_await sleep_for(env_.scheduler(), std::chrono::hours(1));
+        }
         pb::RecallReply reply;
         pb::ReleaseOne* item = reply.mutable_released();
         pb::HeldLease& held = held_[recall->ino()];
@@ -291,6 +299,7 @@ private:
     uint64_t recalls_ = 0;
     bool renewing_ = false;
     bool no_caching_ = false;
+    bool frozen_ = false;
     std::map<uint64_t, uint64_t> sizes_;
     std::map<uint64_t, pb::HeldLease> held_;
     RpcChannel channel_;

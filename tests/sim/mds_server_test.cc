@@ -50,6 +50,21 @@ TEST_P(MdsServerTest, AClientThatIsGoneIsFencedAndItsSizesAreFoundInTheChunks) {
     EXPECT_EQ(seen->grant().mode(), pb::LEASE_READ);
 }
 
+TEST_P(MdsServerTest, NobodyWaitsForTheAnswerToARecallLongerThanForTheSession) {
+    open(0);
+    open(1);
+    auto made = meta(0, create(0, "f"));
+    ASSERT_TRUE(made.ok());
+    client(0).freeze();
+    TimePoint begin = shared_.clock.now();
+
+    auto seen = meta(1, getattr(made->attr().ino()));
+
+    ASSERT_TRUE(seen.ok()) << seen.error().to_string();
+    EXPECT_EQ(client(0).recalls(), 1U);
+    EXPECT_LT(shared_.clock.now() - begin, std::chrono::seconds(15));
+}
+
 TEST_P(MdsServerTest, ASilentSessionKeepsItsPlaceOnceWhatOthersWantedIsGivenBack) {
     open(0);
     open(1);
