@@ -32,6 +32,18 @@ uint64_t not_open_ino(const pb::MetaRequest& request) {
     return request.has_rename() ? request.rename().not_open_ino() : 0;
 }
 
+// A client acknowledges a request when it does not send it again: this one was on the way for long.
+Status not_acknowledged(const pb::MetaRequest& request, const Session& session) {
+    bool late_change = request.seq() != 0 && request.seq() < session.acked_below;
+    bool late_open = request.open_seq() != 0 && request.open_seq() < session.opens_below;
+    if (!late_change && !late_open) {
+        return {};
+    }
+    uint64_t number = late_open ? request.open_seq() : request.seq();
+    return Error(Errc::kInvalidArgument,
+                 "request " + std::to_string(number) + " of the session was acknowledged before");
+}
+
 }  // namespace
 
 // What came of one step.
@@ -164,13 +176,8 @@ MetaService::Step MetaService::step_once(const pb::MetaRequest& request,
 MetaService::Step MetaService::step(const pb::MetaRequest& request,
                                     Session& session,
                                     bool settled) {
-    bool late_change = request.seq() != 0 && request.seq() < session.acked_below;
-    bool late_open = request.open_seq() != 0 && request.open_seq() < session.opens_below;
-    if (late_change || late_open) {
-        uint64_t number = late_open ? request.open_seq() : request.seq();
-        return Step::fail(
-            Error(Errc::kInvalidArgument,
-                  "request " + std::to_string(number) + " of the session was acknowledged before"));
+    if (Status fresh = not_acknowledged(request, session); !fresh.ok()) {
+        return Step::fail(std::move(fresh).error());
     }
     if (request.seq() != 0 && session.replied.contains(request.seq()) &&
         !mutant("drop_reply_memory")) {
