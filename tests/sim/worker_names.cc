@@ -155,7 +155,7 @@ Task<void> Worker::after_create(HeldChange* held,
     co_await some_io(file, id, true);
     begin("close of new inode " + std::to_string(ino));
     Status closed = files_.flush(id);
-    if (!closed.ok() && !explained(closed.error())) {
+    if (!closed.ok() && !refused(*file, closed.error()) && !explained(closed.error())) {
         unexpected("close of new inode " + std::to_string(ino), closed.error());
     }
     files_.release(id);
