@@ -11,6 +11,8 @@ ChunkKey chunk_on(uint64_t chain, uint64_t data, uint64_t index) {
     return ChunkKey{ChainId(chain), ChunkId{DataId(data), index}};
 }
 
+const pb::Chain& chain_of(ClusterWorld& world) { return world.manager().map().chains(0); }
+
 using Contents = std::map<ChunkKey, std::optional<std::string>>;
 
 // Every member has the same chunks with the same bytes, and these are the expected ones.
@@ -168,6 +170,33 @@ TEST(ReplicationTest, ResyncTakesAChunkThatIsDamagedAtItsSourceFromAnotherMember
                                  kPatience));
     }
     EXPECT_EQ(world.manager().report(1).damaged_chunks(), 0U);
+}
+
+Task<void> write_part(TestClient& client, Contents& contents, ChunkKey key) {
+    ChunkWrite change = change_of(pb::WRITE_DATA, 5000, "part of a block");
+    apply_to(contents[key], change);
+    co_await client.write(key, std::move(change), 9, false);
+}
+
+// Part of a block is put between bytes that the second member cannot read.
+TEST(ReplicationTest, AWriteOnADamagedBlockOfTheSecondMemberMendsItAndGoesOn) {
+    ClusterWorld world(8, 2, 2);
+    world.boot();
+    Contents contents;
+    ChunkKey key = chunk_on(1, 1, 0);
+    ASSERT_TRUE(world.run_on(world.client_node(), write_some(world.client(), contents), kPatience));
+    world.run_for(std::chrono::seconds(1));
+    damage(world, chain_of(world).members(1).target());
+
+    ASSERT_TRUE(
+        world.run_on(world.client_node(), write_part(world.client(), contents, key), kPatience));
+
+    world.run_for(std::chrono::seconds(1));
+    for (uint64_t node : {1U, 2U}) {
+        ASSERT_TRUE(world.run_on(world.storage_node(node),
+                                 expect_stored(world.store(node), key, *contents[key]),
+                                 kPatience));
+    }
 }
 
 TEST(ReplicationTest, AChunkThatNobodyHasWholeIsReportedAndNotCopied) {
@@ -382,8 +411,6 @@ std::optional<Errc> ask(ClusterWorld& world, uint64_t node, MessageType type, Bu
                              kPatience));
     return code;
 }
-
-const pb::Chain& chain_of(ClusterWorld& world) { return world.manager().map().chains(0); }
 
 pb::WriteRequest removal(ClusterWorld& world) {
     pb::WriteRequest message;
