@@ -30,6 +30,31 @@ Error with_chunk(Error error, const ChunkId& chunk, TargetId target) {
 
 Duration doubled(Duration delay, Duration most) { return std::min(delay * 2, most); }
 
+struct SyncPlan {
+    std::map<TargetId, pb::SyncRequest> requests;
+    std::set<ChainId> unserved;
+};
+
+// Every serving member of a chain is asked, each target once.
+SyncPlan plan_sync(const ClusterMap& map, const std::set<ChainId>& chains) {
+    SyncPlan plan;
+    for (ChainId id : chains) {
+        const pb::Chain* chain = map.chain(id);
+        if (chain == nullptr || !head_of(*chain)) {
+            plan.unserved.insert(id);
+            continue;
+        }
+        for (TargetId target : serving_members(*chain)) {
+            pb::SyncRequest& request = plan.requests[target];
+            request.set_target(target.value);
+            pb::SyncChain* one = request.add_chains();
+            one->set_chain(id.value);
+            one->set_chain_version(chain->version());
+        }
+    }
+    return plan;
+}
+
 }  // namespace
 
 // One read on its way through the replicas.
@@ -345,48 +370,12 @@ Task<Status> ChunkClient::sync(std::map<ChainId, uint64_t> written) {
     Duration delay = kBackoffMin;
     while (!pending.empty()) {
         std::shared_ptr<const ClusterMap> map = source_.map();
-        std::map<TargetId, pb::SyncRequest> requests;
-        std::set<ChainId> again;
-        for (ChainId id : pending) {
-            const pb::Chain* chain = map->chain(id);
-            if (chain == nullptr || !head_of(*chain)) {
-                again.insert(id);
-                continue;
-            }
-            for (TargetId target : serving_members(*chain)) {
-                pb::SyncRequest& request = requests[target];
-                request.set_target(target.value);
-                pb::SyncChain* one = request.add_chains();
-                one->set_chain(id.value);
-                one->set_chain_version(chain->version());
-            }
-        }
-        std::vector<Task<Status>> tasks;
-        for (auto& [target, request] : requests) {
-            tasks.push_back(sync_target(map, request));
-        }
-        std::vector<Status> results = co_await when_all(scope_, std::move(tasks));
-        Error last = nobody_serves(again.empty() ? ChainId() : *again.begin());
-        size_t i = 0;
-        for (auto& [target, request] : requests) {
-            const Status& result = results[i++];
-            if (result.ok()) {
-                continue;
-            }
-            last = result.error();
-            if (!worth_retry(last.code)) {
-                co_return last;
-            }
-            for (const pb::SyncChain& one : request.chains()) {
-                again.insert(ChainId(one.chain()));
-            }
-        }
-        pending = std::move(again);
+        Status done = co_await sync_once(map, pending);
         if (pending.empty()) {
             break;
         }
-        if (env_.now() >= deadline) {
-            co_return last;
+        if (!worth_retry(done.error().code) || env_.now() >= deadline) {
+            co_return done;
         }
         co_await source_.wait_newer(map->epoch(), env_.now() + delay);
         delay = doubled(delay, kBackoffMax);
@@ -399,6 +388,37 @@ Task<Status> ChunkClient::sync(std::map<ChainId, uint64_t> written) {
         }
     }
     co_return Status();
+}
+
+Task<Status> ChunkClient::sync_once(std::shared_ptr<const ClusterMap> map,
+                                    std::set<ChainId>& chains) {
+    SyncPlan plan = plan_sync(*map, chains);
+    chains = std::move(plan.unserved);
+    Status last;
+    if (!chains.empty()) {
+        last = nobody_serves(*chains.begin());
+    }
+    std::vector<Task<Status>> tasks;
+    tasks.reserve(plan.requests.size());
+    for (auto& [target, request] : plan.requests) {
+        tasks.push_back(sync_target(map, request));
+    }
+    std::vector<Status> results = co_await when_all(scope_, std::move(tasks));
+    size_t i = 0;
+    for (auto& [target, request] : plan.requests) {
+        Status& result = results[i++];
+        if (result.ok()) {
+            continue;
+        }
+        for (const pb::SyncChain& one : request.chains()) {
+            chains.insert(ChainId(one.chain()));
+        }
+        last = std::move(result);
+        if (!worth_retry(last.error().code)) {
+            break;
+        }
+    }
+    co_return last;
 }
 
 Task<Status> ChunkClient::sync_target(std::shared_ptr<const ClusterMap> map,

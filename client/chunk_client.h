@@ -102,6 +102,8 @@ private:
                             const pb::WriteRequest& request,
                             const BufferChain& data,
                             Duration timeout);
+    // Leaves in `chains`, which outlives the task, those that are not synced; then it fails.
+    Task<Status> sync_once(std::shared_ptr<const ClusterMap> map, std::set<ChainId>& chains);
     Task<Status> sync_target(std::shared_ptr<const ClusterMap> map, pb::SyncRequest request);
 
     Env& env_;

@@ -38,10 +38,14 @@ bool LeaseTable::costs_read_lease(SessionId session,
            allowed(inodes_.at(ino), session, want, now) != pb::LEASE_EXCLUSIVE;
 }
 
-void LeaseTable::open(SessionId session, InodeId ino, bool write) {
+void LeaseTable::open(SessionId session, InodeId ino, bool write, uint64_t request) {
     Holding holding = this->holding(session, ino).value_or(Holding{});
+    bool again = holding.open && request != 0 && request <= holding.open_request;
+    if (!again) {
+        holding.open_seq = next_seq_;
+        holding.open_request = request;
+    }
     holding.open = true;
-    holding.open_seq = next_seq_;
     holding.writer = holding.writer || write;
     if (holding.writer && holding.mode == pb::LEASE_READ) {
         holding.mode = pb::LEASE_NONE;

@@ -54,7 +54,8 @@ public:
         // The exclusive lease was made a read lease with files open: being taken back wholly.
         bool returned = false;
         uint64_t lease_seq = 0;
-        uint64_t open_seq = 0;  // the lease_seq of the last open()
+        uint64_t open_seq = 0;      // the lease_seq of the last open()
+        uint64_t open_request = 0;  // its number, if it has one
     };
 
     // The leases of others that must go before `session` may do this.
@@ -67,7 +68,9 @@ public:
 
     // Marks the inode open by the session; a grant() follows. If `write`, the caller has removed
     // the conflicts of a kChange first, and the session's own lease if costs_read_lease().
-    void open(SessionId session, InodeId ino, bool write);
+    // A `request` (0: not known) that comes again or late, while the inode is open, opens nothing
+    // more: what closes the newest closes that.
+    void open(SessionId session, InodeId ino, bool write, uint64_t request = 0);
 
     // Gives as much of `want` as may be given now, never less than what the session holds, and a
     // new lease_seq. Recalls nothing.

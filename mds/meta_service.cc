@@ -359,7 +359,10 @@ void MetaService::grant(const pb::MetaRequest& request, SessionId session, pb::M
             grant_object(session, request.getattr().want(), reply);
             break;
         case pb::MetaRequest::kOpen:
-            state_.leases->open(session, InodeId(request.open().ino()), request.open().write());
+            state_.leases->open(session,
+                                InodeId(request.open().ino()),
+                                request.open().write(),
+                                request.open_seq());
             grant_object(session, request.open().want(), reply);
             break;
         case pb::MetaRequest::kCreate:

@@ -7,6 +7,16 @@
 #include <utility>
 
 namespace kdfs::storage {
+namespace {
+
+bool known_equal(const ResyncEntry& x, const ResyncEntry& y) {
+    bool same_bytes =
+        (x.length == y.length && x.digest == y.digest) || mutant("compare_versions_only");
+    bool decided = (!x.pending && !y.pending) || mutant("trust_pending_chunks");
+    return x.version == y.version && same_bytes && x.version && decided;
+}
+
+}  // namespace
 
 ResyncPlan plan_resync(const ResyncPage& ours, const ResyncPage& theirs) {
     ResyncPlan plan;
@@ -35,11 +45,7 @@ ResyncPlan plan_resync(const ResyncPage& ours, const ResyncPage& theirs) {
         }
         const ResyncEntry& x = ours.entries[a++];
         const ResyncEntry& y = theirs.entries[b++];
-        bool same_bytes =
-            (x.length == y.length && x.digest == y.digest) || mutant("compare_versions_only");
-        bool decided = (!x.pending && !y.pending) || mutant("trust_pending_chunks");
-        bool equal = x.version == y.version && same_bytes && x.version && decided;
-        if (!equal) {
+        if (!known_equal(x, y)) {
             plan.differ.push_back(x.chunk);
         }
     }

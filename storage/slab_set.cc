@@ -109,6 +109,7 @@ Task<Status> SlabSet::sync(TaskScope& scope) {
     SemaphoreHold hold = co_await sync_mutex_.lock();
     std::set<uint64_t> dirty = std::exchange(dirty_, {});
     std::vector<Task<Status>> syncs;
+    syncs.reserve(dirty.size());
     for (uint64_t slab : dirty) {
         syncs.push_back(slabs_[slab].file->sync());
     }

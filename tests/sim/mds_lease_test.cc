@@ -53,6 +53,33 @@ TEST_P(MdsLeaseTest, AnOpenWhoseAnswerHasArrivedIsRefusedWhenItComesAgain) {
     EXPECT_EQ(again.error().code, Errc::kInvalidArgument);
 }
 
+// The repetition comes after its client has the answer, and before it says so.
+TEST_P(MdsLeaseTest, ClosingAFileClosesWhatARepetitionOpened) {
+    open(0);
+    open(1);
+    auto made = meta(0, create(0, "f"));
+    ASSERT_TRUE(made.ok()) << made.error().to_string();
+    uint64_t ino = made->attr().ino();
+    ASSERT_TRUE(close(0, ino).ok());
+    ASSERT_TRUE(meta(1, opening(ino, false)).ok());
+    pb::MetaRequest request = opening(ino, true);
+    request.set_open_seq(1);
+    auto opened = meta(0, request);
+    ASSERT_TRUE(opened.ok()) << opened.error().to_string();
+    ASSERT_EQ(opened->grant().mode(), pb::LEASE_NONE);
+    ASSERT_TRUE(meta(0, request).ok());
+    pb::MetaRequest closing;
+    closing.set_seq(client(0).next_seq());
+    closing.mutable_release()->add_items()->set_ino(ino);
+    closing.mutable_release()->mutable_items(0)->set_lease_seq(opened->grant().lease_seq());
+    ASSERT_TRUE(meta(0, closing).ok());
+
+    auto lease = meta(1, getattr(ino));
+
+    ASSERT_TRUE(lease.ok()) << lease.error().to_string();
+    EXPECT_EQ(lease->grant().mode(), pb::LEASE_READ) << "nobody else has it open for writing";
+}
+
 INSTANTIATE_TEST_SUITE_P(Seeds, MdsLeaseTest, ::testing::Range<uint64_t>(0, 10));
 
 }  // namespace
