@@ -66,6 +66,7 @@ Task<Status> FileClient::stop() {
         dirty.push_back(inode);
     }
     std::vector<Task<Status>> flushes;
+    flushes.reserve(dirty.size());
     for (InodeRef& inode : dirty) {
         flushes.push_back(flush_meta(inode, false));
     }

@@ -233,6 +233,7 @@ private:
     // file_write.cc
     Task<Result<Opened>> open_call(InodeRef inode, OpenOptions options, OpenAsk* ask);
     Task<Status> want_exclusive(InodeRef inode);
+    Task<Status> kill_suid(InodeId ino);
     Task<Result<bool>> known_as_writer(InodeRef inode, bool append);
     void close_unused(Inode& inode, bool sure = false);
     void grow(const InodeRef& inode, uint64_t size);

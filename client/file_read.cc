@@ -106,6 +106,7 @@ Task<Result<BufferChain>> FileClient::read_range(ReadView view, uint64_t offset,
         co_return lay_over(*data, offset, over);
     }
     std::vector<Task<Result<BufferChain>>> tasks;
+    tasks.reserve(ranges.size());
     for (const PieceRange& range : ranges) {
         tasks.push_back(read_piece(view, range));
     }
@@ -146,7 +147,7 @@ Task<Result<BufferChain>> FileClient::read_piece(ReadView view, PieceRange range
         drop_fetched(*view.inode, range.chunk.index, range.chunk.index);
     }
     ChunkRead what(range.chunk, range.chain, range.piece_offset, range.length, view.session);
-    auto data = co_await chunks_.read(std::move(what));
+    auto data = co_await chunks_.read(what);
     if (!data.ok() && data.error().code == Errc::kCorrupt) {
         co_return Error(
             Errc::kCorrupt,
@@ -184,7 +185,7 @@ Task<void> FileClient::fetch_piece(ReadView view,
     ChainId chain = chain_of_piece(view.layout, *table, piece);
     if (length != 0) {
         ChunkRead what(chunk, chain, 0, length, view.session);
-        into->data = co_await chunks_.read(std::move(what));
+        into->data = co_await chunks_.read(what);
     }
     into->done.set();
 }

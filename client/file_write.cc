@@ -11,6 +11,13 @@
 #include <utility>
 
 namespace kdfs::client {
+namespace {
+
+uint64_t write_begin(const Inode& inode, const WriteOp& op) {
+    return op.append ? inode.attr.size() : op.offset;
+}
+
+}  // namespace
 
 Task<Result<Opened>> FileClient::open(InodeId ino, OpenOptions options) {
     InodeRef inode = cache_.get(ino);
@@ -159,6 +166,17 @@ Task<Result<bool>> FileClient::known_as_writer(InodeRef inode, bool append) {
     co_return inode->lease != pb::LEASE_EXCLUSIVE && inode->server_writes;
 }
 
+Task<Status> FileClient::kill_suid(InodeId ino) {
+    pb::SetAttr kill;
+    kill.set_ino(ino.value);
+    kill.set_kill_suid(true);
+    auto killed = co_await setattr_call(std::move(kill));
+    if (!killed.ok()) {
+        co_return std::move(killed).error();
+    }
+    co_return Status();
+}
+
 Task<Result<uint64_t>> FileClient::write(WriteOp op) {
     auto file = open_file(op.id);
     if (!file.ok()) {
@@ -174,13 +192,7 @@ Task<Result<uint64_t>> FileClient::write(WriteOp op) {
         co_return Error(Errc::kFileTooBig, "a file ends at 2^60 bytes at most");
     }
     if (op.kill_suid && (inode->attr.mode() & (S_ISUID | S_ISGID)) != 0) {
-        pb::SetAttr kill;
-        kill.set_ino(inode->ino.value);
-        kill.set_kill_suid(true);
-        auto killed = co_await setattr_call(std::move(kill));
-        if (!killed.ok()) {
-            co_return std::move(killed).error();
-        }
+        KDFS_CO_TRY(co_await kill_suid(inode->ino));
     }
     while (true) {
         if (inode->lease == pb::LEASE_EXCLUSIVE && !session_.usable()) {
@@ -197,11 +209,7 @@ Task<Result<uint64_t>> FileClient::write(WriteOp op) {
                 KDFS_CO_TRY(hint_write_error(op.id));
                 continue;
             }
-            uint64_t at = op.offset;
-            if (op.append) {
-                at = inode->attr.size();
-            }
-            buffer_write(inode, at, op.data);
+            buffer_write(inode, write_begin(*inode, op), op.data);
             co_return bytes;
         }
         KDFS_CO_TRY_ASSIGN(bool known, co_await known_as_writer(inode, op.append));
@@ -212,10 +220,7 @@ Task<Result<uint64_t>> FileClient::write(WriteOp op) {
         if (!known) {
             continue;
         }
-        uint64_t at = op.offset;
-        if (op.append) {
-            at = inode->attr.size();
-        }
+        uint64_t at = write_begin(*inode, op);
         KDFS_CO_TRY(co_await write_through(inode, at, op.data));
         co_return bytes;
     }

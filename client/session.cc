@@ -100,6 +100,15 @@ Task<void> Session::stop() {
     co_await scope_.close();
 }
 
+// One call on its way through attempts, connections and maybe sessions.
+struct Session::CallState {
+    bool change = false;  // not to be repeated under another session
+    bool sent = false;
+    bool fate_unknown = false;  // no attempt may follow
+    uint64_t generation = 0;
+    TimePoint deadline;
+};
+
 Task<Result<pb::MetaReply>> Session::call(pb::MetaRequest request) {
     struct Count {
         explicit Count(size_t& c) : counter(c) { ++counter; }
@@ -116,55 +125,60 @@ Task<Result<pb::MetaReply>> Session::call(pb::MetaRequest request) {
     };
     Count count(calls_);
     std::optional<Sequence> sequence;
-    bool change = is_change(request);
-    if (change) {
+    CallState state;
+    state.change = is_change(request);
+    if (state.change) {
         request.set_seq(next_seq_++);
         sequence.emplace(outstanding_, request.seq());
     } else if (request.has_open()) {
         request.set_open_seq(next_open_seq_++);
         sequence.emplace(outstanding_opens_, request.open_seq());
     }
-    bool sent = false;
-    uint64_t generation = generation_;
-    TimePoint deadline = env_.now() + options_.patience;
+    state.generation = generation_;
+    state.deadline = env_.now() + options_.patience;
     Duration delay = kRetryDelayMin;
     while (true) {
-        auto connection = co_await ensure_open();
-        Error error;
-        if (connection.ok()) {
-            if (sent && change && generation != generation_) {
-                co_return Error(Errc::kFenced,
-                                "the session was lost while an operation was under way; whether it "
-                                "happened is unknown");
-            }
-            generation = generation_;
-            sent = true;
-            request.set_session(id_.value);
-            request.set_acked_below(outstanding_.empty() ? next_seq_ : *outstanding_.begin());
-            request.set_opens_below(outstanding_opens_.empty() ? next_open_seq_
-                                                               : *outstanding_opens_.begin());
-            auto reply = co_await attempt(std::move(*connection), encode(request), deadline);
-            if (reply.ok() && generation == generation_) {
-                co_return reply;
-            }
-            // What was granted and opened under a session that is lost went with it.
-            error = reply.ok() ? Error(Errc::kFenced, "the session was lost before the answer came")
-                               : std::move(reply).error();
-        } else {
-            error = std::move(connection).error();
+        auto reply = co_await call_once(request, state);
+        if (reply.ok() || state.fate_unknown) {
+            co_return reply;
         }
-        bool lost = session_gone(error.code);
-        if ((!worth_retry(error.code) && !lost) || env_.now() >= deadline ||
+        bool lost = session_gone(reply.error().code);
+        if ((!worth_retry(reply.error().code) && !lost) || env_.now() >= state.deadline ||
             state_ == State::kStopped) {
-            co_return error;
+            co_return reply;
         }
         if (lost) {
-            continue;  // A new session is opened; a change that was sent ends above.
+            continue;  // A new session is opened; a change that was sent ends there.
         }
         Duration jitter(random_.below(static_cast<uint64_t>(delay.count())));
         co_await stopping_.wait_until(env_.now() + delay / 2 + jitter);
         delay = std::min(delay * 2, kRetryDelayMax);
     }
+}
+
+Task<Result<pb::MetaReply>> Session::call_once(pb::MetaRequest& request, CallState& state) {
+    auto connection = co_await ensure_open();
+    if (!connection.ok()) {
+        co_return std::move(connection).error();
+    }
+    if (state.sent && state.change && state.generation != generation_) {
+        state.fate_unknown = true;
+        co_return Error(Errc::kFenced,
+                        "the session was lost while an operation was under way; whether it "
+                        "happened is unknown");
+    }
+    state.generation = generation_;
+    state.sent = true;
+    request.set_session(id_.value);
+    request.set_acked_below(outstanding_.empty() ? next_seq_ : *outstanding_.begin());
+    request.set_opens_below(outstanding_opens_.empty() ? next_open_seq_
+                                                       : *outstanding_opens_.begin());
+    auto reply = co_await attempt(std::move(*connection), encode(request), state.deadline);
+    if (reply.ok() && state.generation != generation_) {
+        // What was granted and opened under a session that is lost went with it.
+        co_return Error(Errc::kFenced, "the session was lost before the answer came");
+    }
+    co_return reply;
 }
 
 Task<Result<pb::MetaReply>> Session::attempt(std::shared_ptr<RpcConnection> connection,

@@ -95,6 +95,9 @@ private:
     Task<Status> adopt_opened(pb::OpenSessionReply reply, SessionId asked);
     void alive(TimePoint sent_at);
     void lose(const char* cause);
+    struct CallState;
+    // Both belong to the frame of call(), which waits.
+    Task<Result<pb::MetaReply>> call_once(pb::MetaRequest& request, CallState& state);
     Task<Result<pb::MetaReply>> attempt(std::shared_ptr<RpcConnection> connection,
                                         Buffer body,
                                         TimePoint deadline);

@@ -59,6 +59,13 @@ bool split_value(std::string& name, std::string& value) {
     return true;
 }
 
+bool asks_for_help(std::span<const std::string> words) {
+    auto options_end = std::ranges::find(words, "--");
+    return std::any_of(words.begin(), options_end, [](const std::string& word) {
+        return word == "--help" || word == "-h";
+    });
+}
+
 std::string usage_line(const CommandSpec& spec) {
     std::string line = "usage: " + spec.title();
     if (!spec.options.empty()) {
@@ -71,14 +78,9 @@ std::string usage_line(const CommandSpec& spec) {
 
 Result<Arguments> Arguments::parse(const CommandSpec& spec, std::span<const std::string> words) {
     Arguments out;
-    for (const std::string& word : words) {
-        if (word == "--") {
-            break;
-        }
-        if (word == "--help" || word == "-h") {
-            out.help_ = true;
-            return out;
-        }
+    if (asks_for_help(words)) {
+        out.help_ = true;
+        return out;
     }
     bool options_end = false;
     for (size_t i = 0; i < words.size(); ++i) {

@@ -150,7 +150,9 @@ Status Fsck::check_chunks() {
     for (uint64_t id : chains) {
         progress.show(chains_checked_, total, "chains, " + counted(chunks_, "chunk"));
         for (int i = 0;; ++i) {
-            const pb::Chain* chain = map_->chain(ChainId(id));
+            // Kept: it may be replaced while doubts are settled.
+            std::shared_ptr<const ClusterMap> map = map_;
+            const pb::Chain* chain = map->chain(ChainId(id));
             if (chain == nullptr) {
                 break;
             }
@@ -174,17 +176,15 @@ Status Fsck::check_chunks() {
 }
 
 Status Fsck::check_chain(const pb::Chain& chain) {
-    // By value: the map may be replaced while doubts are settled.
-    pb::Chain copy = chain;
     std::vector<ChunkSight> doubts;
-    KDFS_TRY_ASSIGN(bool served, walk_chain(copy, doubts));
+    KDFS_TRY_ASSIGN(bool served, walk_chain(chain, doubts));
     if (!served) {
-        problems_.add("chain " + std::to_string(copy.id()) +
+        problems_.add("chain " + std::to_string(chain.id()) +
                       " has no serving member, so its chunks cannot be checked");
         return {};
     }
     for (ChunkSight& doubt : doubts) {
-        KDFS_TRY(settle(copy, std::move(doubt)));
+        KDFS_TRY(settle(chain, std::move(doubt)));
     }
     return {};
 }

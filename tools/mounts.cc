@@ -80,8 +80,9 @@ bool uses(pid_t pid, const std::string& folder) {
         }
     }
     for (const char* list : {"/fd", "/map_files"}) {
-        for (const std::string& name : list_directory(proc + list)) {
-            if (links_into(proc + list + "/" + name, folder)) {
+        std::string links = proc + list + "/";
+        for (const std::string& name : list_directory(links)) {
+            if (links_into(links + name, folder)) {
                 return true;
             }
         }

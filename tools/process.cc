@@ -86,6 +86,7 @@ std::optional<Stat> process_stat(pid_t pid) {
 
 std::vector<char*> exec_words(std::vector<std::string>& words) {
     std::vector<char*> out;
+    out.reserve(words.size() + 1);
     for (std::string& word : words) {
         out.push_back(word.data());
     }

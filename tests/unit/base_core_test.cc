@@ -124,9 +124,9 @@ TEST(CodecTest, LengthBeyondTheEndIsNoticed) {
 // The same on every machine and in every later release: runs are replayed from seeds.
 TEST(RandomTest, GoldenValues) {
     Random random(1);
-    std::vector<uint64_t> values;
-    for (int i = 0; i < 4; ++i) {
-        values.push_back(random.u64());
+    std::vector<uint64_t> values(4);
+    for (uint64_t& value : values) {
+        value = random.u64();
     }
     std::vector<uint64_t> golden{0xb3f2af6d0fc710c5,
                                  0x853b559647364cea,

@@ -36,13 +36,15 @@ public:
                        uint32_t flags);
     std::string set_size(uint64_t ino, uint64_t size);
 
-    std::map<uint64_t, Node> nodes_;
+    const std::map<uint64_t, Node>& nodes() const { return nodes_; }
 
 private:
     bool is_dir(uint64_t ino) { return nodes_[ino].type == S_IFDIR; }
     bool below(uint64_t ino, uint64_t ancestor);
     void drop(uint64_t ino);
     std::string rename_checks(uint64_t from, uint64_t to, uint64_t source, uint64_t target);
+
+    std::map<uint64_t, Node> nodes_;
 };
 
 std::string Model::create(uint64_t dir, const std::string& name, uint32_t type, uint64_t ino) {
@@ -231,7 +233,7 @@ public:
     }
 
     void compare() {
-        for (const auto& [ino, node] : model_.nodes_) {
+        for (const auto& [ino, node] : model_.nodes()) {
             pb::Attr attr = tree_.stat(InodeId(ino));
             EXPECT_EQ(attr.mode() & S_IFMT, node.type);
             if (node.type != S_IFDIR) {
@@ -248,21 +250,21 @@ public:
         }
         NamespaceReport report = tree_.fsck();
         EXPECT_TRUE(report.clean()) << report.problems.front();
-        EXPECT_EQ(report.counts.inodes, model_.nodes_.size());
+        EXPECT_EQ(report.counts.inodes, model_.nodes().size());
     }
 
 private:
     // Mostly what exists; sometimes what is gone.
     uint64_t any_ino() {
-        if (random_.below(20) == 0 || model_.nodes_.empty()) {
+        if (random_.below(20) == 0 || model_.nodes().empty()) {
             return last_ = 1 + random_.below(1000);
         }
-        auto at = model_.nodes_.begin();
-        std::advance(at, static_cast<long>(random_.below(model_.nodes_.size())));
+        auto at = model_.nodes().begin();
+        std::advance(at, static_cast<long>(random_.below(model_.nodes().size())));
         // Operations on names need directories most of the time.
         for (int tries = 0; tries < 3 && at->second.type != S_IFDIR; ++tries) {
-            at = model_.nodes_.begin();
-            std::advance(at, static_cast<long>(random_.below(model_.nodes_.size())));
+            at = model_.nodes().begin();
+            std::advance(at, static_cast<long>(random_.below(model_.nodes().size())));
         }
         return last_ = at->first;
     }
