@@ -301,6 +301,7 @@ void FileMedium::mend() {
 
 std::vector<uint64_t> FileMedium::pages() const {
     std::vector<uint64_t> out;
+    out.reserve(pages_.size());
     for (const auto& [number, page] : pages_) {
         out.push_back(number * kPageBytes);
     }
@@ -369,6 +370,7 @@ Task<Status> SimDisk::remove(std::string name) {
 Task<Result<std::vector<std::string>>> SimDisk::list() {
     co_await sleep_for(env_.scheduler(), operation_time(env_, medium_, 0));
     std::vector<std::string> names;
+    names.reserve(medium_.files().size());
     for (const auto& [name, file] : medium_.files()) {
         names.push_back(name);
     }

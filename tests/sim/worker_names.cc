@@ -536,6 +536,7 @@ Task<void> Worker::verify_tree() {
 Task<void> Worker::verify_directory(ModelRef directory) {
     co_await read_directory(directory);
     std::vector<std::string> names;
+    names.reserve(directory->names.size());
     for (const auto& [name, entry] : directory->names) {
         names.push_back(name);
     }

@@ -106,6 +106,7 @@ TEST(FuseUringMessageTest, NoHeaderLeadsOutOfTheMemory) {
 
 std::vector<iovec> parts_of(std::vector<std::string>& pieces) {
     std::vector<iovec> parts;
+    parts.reserve(pieces.size());
     for (std::string& piece : pieces) {
         parts.push_back({piece.data(), piece.size()});
     }
