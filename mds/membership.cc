@@ -200,7 +200,10 @@ bool Membership::take_reports(const pb::HeartbeatRequest& request) {
         if (report.failed()) {
             changed = apply_to_chains(report.target(), false) || changed;
         }
-        bool was_full = reports_[report.target()].full();
+        // Its first report to this manager may follow ones of want of room to an earlier one, which
+        // took it out of chains.
+        auto known = reports_.find(report.target());
+        bool was_full = known == reports_.end() || known->second.full();
         reports_[report.target()] = report;
         std::string cause = wire_text(report.failure(), kNameBytesMax);
         reports_[report.target()].set_failure(std::move(cause));

@@ -225,6 +225,22 @@ TEST(MembershipTest, AMemberWithoutRoomLeavesOnlyChainsItIsSyncingInUntilItHasRo
     expect_sound(m);
 }
 
+TEST(MembershipTest, AMemberThatGetsRoomWhileNoManagerRunsComesBack) {
+    Membership before = three_nodes();
+    EXPECT_TRUE(must(before.heartbeat(beat(1, 2), 1, at(20))));
+    uint64_t syncing = count_states(before, 10, pb::MEMBER_SYNCING);
+    ASSERT_GT(syncing, 0U);
+    pb::HeartbeatRequest full = beat(1, 2);
+    full.mutable_targets(0)->set_full(true);
+    EXPECT_TRUE(must(before.heartbeat(full, 1, at(30))));
+    Membership m(options(3), before.map(), at(40));
+
+    EXPECT_TRUE(must(m.heartbeat(beat(1, 2), 1, at(50))));
+
+    EXPECT_EQ(count_states(m, 10, pb::MEMBER_SYNCING), syncing);
+    expect_sound(m);
+}
+
 TEST(MembershipTest, FencedSessionsAreListedUntilTheFloorPassesThem) {
     Membership m = three_nodes();
     uint64_t epoch = m.map().epoch();
