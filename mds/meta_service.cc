@@ -572,6 +572,9 @@ bool MetaService::speaks_of_current(SessionId session,
 }
 
 bool MetaService::open_after(SessionId session, const pb::Release& items, InodeId ino) const {
+    if (state_.sessions.in_grace()) {
+        return true;  // Who has not come back yet may have it open; see free_orphans().
+    }
     auto mine = state_.leases->holding(session, ino);
     bool still = mine && mine->open;
     for (const pb::ReleaseOne& item : items.items()) {
@@ -599,7 +602,7 @@ Task<Status> MetaService::drop_session(SessionId session) {
 
 Task<Status> MetaService::free_orphans(std::vector<InodeId> inodes) {
     for (InodeId ino : inodes) {
-        while (!state_.leases->is_open(ino)) {
+        while (!state_.sessions.in_grace() && !state_.leases->is_open(ino)) {
             KvBatch batch;
             Result<bool> freed = state_.space.release_orphan(ino, batch);
             if (!freed.ok() && freed.error().code == Errc::kWouldBlock) {

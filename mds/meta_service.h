@@ -36,7 +36,9 @@ public:
     Task<Status> release_one(SessionId session, pb::ReleaseOne item);
     // The session is gone: drops all it holds and frees what only it had open.
     Task<Status> drop_session(SessionId session);
-    // Frees those of the inodes that are orphans and that nobody has open.
+    // Frees those of the inodes that are orphans and that nobody has open. While sessions of an
+    // earlier life are awaited nothing is freed: they may have any file open. What was closed by
+    // then is found by the look at all orphans that comes after.
     Task<Status> free_orphans(std::vector<InodeId> inodes);
 
 private:

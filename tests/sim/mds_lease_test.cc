@@ -80,6 +80,34 @@ TEST_P(MdsLeaseTest, ClosingAFileClosesWhatARepetitionOpened) {
     EXPECT_EQ(lease->grant().mode(), pb::LEASE_READ) << "nobody else has it open for writing";
 }
 
+TEST_P(MdsLeaseTest, AnUnlinkedFileThatIsClosedAfterARestartWaitsForThoseWhoAreNotBackYet) {
+    open(0);
+    open(1);
+    auto made = meta(0, create(0, "f"));
+    ASSERT_TRUE(made.ok()) << made.error().to_string();
+    uint64_t ino = made->attr().ino();
+    ASSERT_TRUE(meta(1, opening(ino, true)).ok());
+    pb::MetaRequest remove;
+    remove.set_seq(client(1).next_seq());
+    remove.mutable_remove()->set_parent(kRootInode.value);
+    remove.mutable_remove()->set_name("f");
+    ASSERT_TRUE(meta(1, remove).ok());
+    mds_->kill();
+    mds_->boot();
+    pass(std::chrono::seconds(1));
+    open(1);
+    ASSERT_TRUE(close(1, ino).ok());
+    open(1);  // Also a resumption that closes a file does not free it.
+
+    open(0);
+
+    auto kept = meta(0, getattr(ino));
+    EXPECT_TRUE(kept.ok()) << kept.error().to_string();
+    ASSERT_TRUE(close(0, ino).ok());
+    pass(std::chrono::seconds(2));
+    EXPECT_EQ(meta(0, getattr(ino)).error().code, Errc::kStaleHandle);
+}
+
 INSTANTIATE_TEST_SUITE_P(Seeds, MdsLeaseTest, ::testing::Range<uint64_t>(0, 10));
 
 }  // namespace
