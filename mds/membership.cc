@@ -268,7 +268,7 @@ bool Membership::make_chains() {
         nodes_online() < std::max<uint64_t>(options_.expected_nodes, 1)) {
         return false;
     }
-    Result<PlacementPlan> plan = make_placement(map_, 1, 1);
+    Result<PlacementPlan> plan = make_placement(map_, 1, 1, options_.chains_per_target);
     if (!plan.ok()) {
         return false;  // No target yet.
     }

@@ -3,6 +3,7 @@
 #include "kdfs/base/result.h"
 #include "kdfs/base/types.h"
 #include "kdfs/proto/cluster.pb.h"
+#include "kdfs/proto/placement.h"
 
 #include <chrono>
 #include <cstdint>
@@ -41,6 +42,7 @@ public:
     struct Options {
         Duration node_lease = kNodeLeaseDefault;
         uint64_t expected_nodes = 1;
+        uint64_t chains_per_target = kChainsPerTarget;
     };
 
     // `map` is the stored one. Every node that is online in it has a full lease from now.

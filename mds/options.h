@@ -2,6 +2,7 @@
 
 #include "kdfs/base/types.h"
 #include "kdfs/proto/cluster.pb.h"
+#include "kdfs/proto/placement.h"
 #include "mds/membership.h"
 #include "mds/meta_log.h"
 
@@ -16,6 +17,7 @@ struct Options {
     // Of a new cluster; empty: drawn. A store of another cluster is refused with it.
     std::string cluster_id;
     uint64_t expected_nodes = 1;
+    uint64_t chains_per_target = kChainsPerTarget;
     Duration node_lease = Membership::kNodeLeaseDefault;
     Duration session_lease = std::chrono::seconds(8);
     Duration sync_interval = LocalMetaLog::kSyncIntervalDefault;

@@ -46,6 +46,7 @@ struct State {
         Manager::Options out;
         out.membership.node_lease = o.node_lease;
         out.membership.expected_nodes = o.expected_nodes;
+        out.membership.chains_per_target = o.chains_per_target;
         out.cluster_id = o.cluster_id;
         return out;
     }

@@ -197,7 +197,8 @@ uint32_t nodes_with_targets(const pb::ClusterMap& map) {
 Result<PlacementPlan> make_placement_for(const pb::ClusterMap& map,
                                          uint32_t replicas,
                                          uint64_t first_chain,
-                                         uint64_t table_id) {
+                                         uint64_t table_id,
+                                         uint64_t chains_per_target) {
     uint32_t nodes = nodes_with_targets(map);
     if (replicas < 1 || replicas > kReplicasMax || nodes < replicas) {
         return Error(Errc::kInvalidArgument,
@@ -207,7 +208,7 @@ Result<PlacementPlan> make_placement_for(const pb::ClusterMap& map,
                          ": add nodes or lower the replicas");
     }
     std::vector<Candidate> all = candidates_of(map, replicas);
-    uint64_t count = (kChainsPerTarget * all.size() + replicas - 1) / replicas;
+    uint64_t count = (chains_per_target * all.size() + replicas - 1) / replicas;
     set_quotas(all, count * replicas);
     PlacementPlan plan;
     pb::ChainTable table;
@@ -237,7 +238,8 @@ Result<PlacementPlan> make_placement_for(const pb::ClusterMap& map,
 
 Result<PlacementPlan> make_placement(const pb::ClusterMap& map,
                                      uint64_t first_chain,
-                                     uint64_t first_table) {
+                                     uint64_t first_table,
+                                     uint64_t chains_per_target) {
     uint32_t most = std::min(nodes_with_targets(map), kReplicasMax);
     if (most == 0) {
         return Error(Errc::kInvalidArgument, "no targets to make chains of: start storage daemons");
@@ -245,8 +247,9 @@ Result<PlacementPlan> make_placement(const pb::ClusterMap& map,
     PlacementPlan plan;
     for (uint32_t replicas = 1; replicas <= most; ++replicas) {
         uint64_t chain = first_chain + plan.chains.size();
+        uint64_t table = first_table + replicas - 1;
         KDFS_TRY_ASSIGN(PlacementPlan one,
-                        make_placement_for(map, replicas, chain, first_table + replicas - 1));
+                        make_placement_for(map, replicas, chain, table, chains_per_target));
         std::move(one.chains.begin(), one.chains.end(), std::back_inserter(plan.chains));
         std::move(one.tables.begin(), one.tables.end(), std::back_inserter(plan.tables));
     }

@@ -67,6 +67,7 @@ void Cluster::build_mds() {
     mds::Options options;
     options.address = kMdsAddress;
     options.expected_nodes = options_.storage_nodes;
+    options.chains_per_target = options_.chains_per_target;
     options.node_lease = kNodeLease;
     options.session_lease = kSessionLease;
     options.root_policy.set_chunk_bytes(options_.chunk_bytes);
@@ -274,22 +275,24 @@ uint64_t Cluster::losses() {
     return most;
 }
 
-bool Cluster::healthy() {
+bool Cluster::healthy() { return what_is_missing().empty(); }
+
+std::string Cluster::what_is_missing() {
     auto now = map();
     if (!now || now->proto().chains().empty()) {
-        return false;
+        return "there are no chains";
     }
     for (const auto& node : storage_) {
         if (!node->started()) {
-            return false;
+            return "a storage daemon does not run";
         }
     }
     for (const pb::Chain& chain : now->proto().chains()) {
         if (serving_members(chain).size() != chain.replicas()) {
-            return false;
+            return "chain " + chain.ShortDebugString();
         }
     }
-    return true;
+    return "";
 }
 
 }  // namespace kdfs::sim

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "kdfs/proto/cluster_map.h"
+#include "kdfs/proto/placement.h"
 #include "mds/fsck.h"
 #include "tests/sim/sim_node.h"
 #include "tests/sim/verdict.h"
@@ -25,6 +26,7 @@ class ClientProcess;
 struct ClusterOptions {
     uint64_t storage_nodes = 3;
     uint64_t targets_per_node = 1;
+    uint64_t chains_per_target = kChainsPerTarget;
     uint32_t replicas = 2;
     uint64_t clients = 2;
     uint64_t target_bytes = 256 * MiB;
@@ -75,6 +77,8 @@ public:
     std::shared_ptr<const ClusterMap> map();
     // Every chain has all its replicas serving by daemons that run.
     bool healthy();
+    // The first of what healthy() does not find; empty if nothing.
+    std::string what_is_missing();
     // The client's library; null if it is not up.
     client::FileClient* files(size_t client);
     const ClusterOptions& options() const { return options_; }

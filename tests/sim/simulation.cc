@@ -71,6 +71,7 @@ public:
 private:
     // Adds what the full mix has; gives the shape.
     const ClusterOptions& draw_more() {
+        shape_.chains_per_target = options_.chains_per_target;
         if (options_.mix == Mix::kFull) {
             faults_.draw_more(more_random_);
             shape_.draw_more(more_random_);
@@ -146,7 +147,8 @@ private:
         // What clients that died had under way ends with their connections; see worker.cc, doubts.
         cluster_.run_for(SimNetwork::kDeadTimeMax);
         if (!cluster_.run_until([this] { return cluster_.healthy(); }, kHealthBound)) {
-            no_progress("chains are not whole again after everything had healed");
+            no_progress("chains are not whole again after everything had healed: " +
+                        cluster_.what_is_missing());
         }
         for (size_t client = 0; client < cluster_.clients().size(); ++client) {
             verify(client);

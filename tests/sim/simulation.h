@@ -1,6 +1,7 @@
 #pragma once
 
 #include "kdfs/base/types.h"
+#include "kdfs/proto/placement.h"
 #include "tests/sim/verdict.h"
 
 #include <cstdint>
@@ -16,6 +17,8 @@ enum class Mix { kBasic, kFull };
 struct RunOptions {
     uint64_t seed = 1;
     Mix mix = Mix::kBasic;
+    // Of every target. With few, maps are small and a seed takes a third of the time.
+    uint64_t chains_per_target = kChainsPerTarget;
     bool verbose = false;
     // Of virtual time under faults; drawn from the seed if absent.
     std::optional<Duration> chaos;
