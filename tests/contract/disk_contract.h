@@ -138,7 +138,7 @@ struct DiskCases {
         EXPECT_FALSE(missing.ok());
         if (!missing.ok()) {
             EXPECT_EQ(missing.error().code, Errc::kNotFound);
-            EXPECT_NE(missing.error().detail.find("b"), std::string::npos);
+            EXPECT_NE(missing.error().detail.find('b'), std::string::npos);
         }
         expect_ok(a);
         expect_ok(b);

@@ -172,6 +172,7 @@ TYPED_TEST_P(SchedulerContract, ManyTimersSetAndCancelledLeaveTheOthersAlone) {
     TimePoint when = scheduler.now() + std::chrono::milliseconds(1);
     int ran = 0;
     std::vector<TimerId> timers;
+    timers.reserve(1000);
 
     for (int i = 0; i < 1000; ++i) {
         timers.push_back(scheduler.call_at(when, [&ran] { ++ran; }));
