@@ -318,7 +318,8 @@ bool Replicator::is_duplicate(const WriteJob& job) const {
         return false;
     }
     if (job.request.kind() == pb::WRITE_REPLACE) {
-        // One that fits on the very chunk it brings is for blocks that are damaged here: it is done.
+        // One that fits on the very chunk it brings is for blocks that are damaged here: it is
+        // done.
         return job.base->version == job.change.new_version && job.base->sums == job.change.sums &&
                job.base->length == job.change.data.size() && !fits_on_base(job);
     }
