@@ -41,6 +41,10 @@ private:
     Task<void> unlink();
     Task<void> remove_directory();
     Task<void> rename();
+    // Those that the rename may fail with, by what the model has now; empty: it must succeed.
+    static std::vector<Errc> rename_errors(const NameChoice& from,
+                                           const NameChoice& to,
+                                           uint32_t flags);
     Task<void> rename_to(NameChoice from, NameChoice to);
     void describe_rename(Change& change, const NameChoice& from, const NameChoice& to, bool swap);
     Task<void> look();

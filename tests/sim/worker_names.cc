@@ -306,18 +306,11 @@ void Worker::describe_rename(Change& change,
     change.outcomes.push_back(std::move(moved));
 }
 
-Task<void> Worker::rename_to(NameChoice from, NameChoice to) {
-    uint64_t dice = random_.below(10);
-    uint32_t flags = dice < 7 ? 0 : dice < 9 ? kNoReplace : kExchange;
-    Change change = change_of(from, "rename");
-    change.what += " to " + place_name(to.directory, to.name) + " flags " + std::to_string(flags);
-    ModelRef source = from.entry->inode;
-    ModelRef target = to.entry->inode;
-    describe_rename(change, from, to, flags == kExchange);
-    HeldChange held(load_, std::move(change));
-    if (!held.held()) {
-        co_return;
-    }
+std::vector<Errc> Worker::rename_errors(const NameChoice& from,
+                                        const NameChoice& to,
+                                        uint32_t flags) {
+    const ModelRef& source = from.entry->inode;
+    const ModelRef& target = to.entry->inode;
     std::vector<Errc> expected;
     bool source_is_directory = source && source->kind == ModelKind::kDirectory;
     bool target_is_directory = target && target->kind == ModelKind::kDirectory;
@@ -345,6 +338,20 @@ Task<void> Worker::rename_to(NameChoice from, NameChoice to) {
             expected.push_back(Errc::kNotEmpty);
         }
     }
+    return expected;
+}
+
+Task<void> Worker::rename_to(NameChoice from, NameChoice to) {
+    uint64_t dice = random_.below(10);
+    uint32_t flags = dice < 7 ? 0 : dice < 9 ? kNoReplace : kExchange;
+    Change change = change_of(from, "rename");
+    change.what += " to " + place_name(to.directory, to.name) + " flags " + std::to_string(flags);
+    describe_rename(change, from, to, flags == kExchange);
+    HeldChange held(load_, std::move(change));
+    if (!held.held()) {
+        co_return;
+    }
+    std::vector<Errc> expected = rename_errors(from, to, flags);
     pb::Rename request;
     request.set_parent(from.directory->ino);
     request.set_name(from.name);
@@ -450,6 +457,7 @@ Task<void> Worker::read_directory(ModelRef directory) {
     if (lost()) {
         co_return;
     }
+    std::string who = "client " + std::to_string(client_) + ", " + what;
     for (const auto& [name, entry] : directory->names) {
         auto version = before.find(name);
         if (version == before.end() || entry.version != version->second) {
@@ -457,14 +465,17 @@ Task<void> Worker::read_directory(ModelRef directory) {
         }
         auto times = std::count(names->begin(), names->end(), name);
         if (times != (entry.inode ? 1 : 0)) {
-            load_.verdict().wrong("client " + std::to_string(client_) + ", " + what + " has '" +
-                                  name + "' " + std::to_string(times) + " times, expected " +
-                                  (entry.inode ? "once" : "not at all"));
+            std::string wrong = who;
+            wrong += " has '" + name + "' " + std::to_string(times) + " times, expected ";
+            wrong += entry.inode ? "once" : "not at all";
+            load_.verdict().wrong(wrong);
         }
     }
     for (const std::string& name : *names) {
         if (!directory->names.contains(name)) {
-            load_.verdict().wrong(what + " has the name '" + name + "', which nobody made");
+            std::string wrong = who;
+            wrong += " has the name '" + name + "', which nobody made";
+            load_.verdict().wrong(wrong);
         }
     }
 }
