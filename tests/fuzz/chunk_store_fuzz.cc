@@ -74,6 +74,31 @@ void fill_slab(sim::SimNode& node, std::string_view pattern) {
     files["slab.000000"] = std::move(medium);
 }
 
+storage::ChunkWrite change_of(pb::WriteKind kind, ChunkVersion version) {
+    storage::ChunkWrite write;
+    write.kind = kind;
+    write.new_version = version;
+    if (kind == pb::WRITE_DATA) {
+        Buffer data = Buffer::zeros(100);
+        write.sums.push_back(checksum(data.span()));
+        write.data.append(std::move(data));
+    }
+    return write;
+}
+
+Task<void> change(storage::ChunkStore* store, storage::ChunkKey key, storage::ChunkWrite write) {
+    auto found = co_await store->find(key);
+    storage::RecordPtr base = found.ok() ? *found : nullptr;
+    auto staged = co_await store->stage(key, base, std::move(write));
+    if (!staged.ok()) {
+        co_return;
+    }
+    Status written = co_await store->write_data(*staged);
+    if (written.ok()) {
+        (void)store->commit(std::move(*staged));
+    }
+}
+
 // Reads every chunk, puts a new one over each, and removes it.
 Task<void> use(storage::ChunkStore* store) {
     for (uint64_t chain = 0; chain < kChainsLookedAt; ++chain) {
@@ -88,27 +113,9 @@ Task<void> use(storage::ChunkStore* store) {
             key.chain = range.chain;
             key.chunk = listed.chunk;
             auto read = co_await store->read(key, 0, kPieceBytesMax);
-            auto found = co_await store->find(key);
-            storage::RecordPtr base = found.ok() ? *found : nullptr;
             for (auto kind : {pb::WRITE_DATA, pb::WRITE_REMOVE}) {
-                storage::ChunkWrite write;
-                write.kind = kind;
-                if (kind == pb::WRITE_DATA) {
-                    Buffer data = Buffer::zeros(100);
-                    write.sums.push_back(checksum(data.span()));
-                    write.data.append(std::move(data));
-                }
-                write.new_version = ChunkVersion(listed.version.value + 1);
-                auto staged = co_await store->stage(key, base, std::move(write));
-                if (!staged.ok()) {
-                    continue;
-                }
-                Status written = co_await store->write_data(*staged);
-                if (written.ok()) {
-                    (void)store->commit(std::move(*staged));
-                }
-                auto now = co_await store->find(key);
-                base = now.ok() ? *now : nullptr;
+                ChunkVersion next(listed.version.value + 1);
+                co_await change(store, key, change_of(kind, next));
             }
         }
     }
