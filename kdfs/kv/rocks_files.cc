@@ -9,8 +9,6 @@
 #include <atomic>
 #include <cerrno>
 #include <cstring>
-#include <map>
-#include <mutex>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -33,6 +31,8 @@ IOStatus io_error(const std::string& path, const char* what, int error_number) {
     return error_number == ENOSPC ? IOStatus::NoSpace(text, std::strerror(error_number))
                                   : IOStatus::IOError(text, std::strerror(error_number));
 }
+
+std::string name_in_directory(const std::string& path) { return path.substr(path.rfind('/') + 1); }
 
 // The descriptor of a log and what of it is on stable storage.
 class LogState {
@@ -67,23 +67,17 @@ private:
     std::atomic<uint64_t> synced_{0};
 };
 
-// The newest log of each directory.
-class NewestLogs {
-public:
-    std::shared_ptr<LogState> replace(const std::string& directory, std::shared_ptr<LogState> log) {
-        std::lock_guard lock(mutex_);
-        return std::exchange(logs_[directory], std::move(log));
-    }
-
-private:
-    std::mutex mutex_;
-    std::map<std::string, std::shared_ptr<LogState>> logs_;
-};
-
 class LogFile final : public rocksdb::FSWritableFile {
 public:
-    LogFile(std::shared_ptr<LogState> state, std::shared_ptr<LogState> before)
-        : state_(std::move(state)), before_(std::move(before)) {}
+    // `sizes` may be null.
+    LogFile(std::shared_ptr<LogState> state,
+            std::shared_ptr<LogState> before,
+            std::shared_ptr<RecordSizes> sizes)
+        : state_(std::move(state)), before_(std::move(before)), sizes_(std::move(sizes)) {
+        if (sizes_) {
+            sizes_->begin_log(name_in_directory(state_->path()));
+        }
+    }
     ~LogFile() override { (void)cut(); }
 
     using FSWritableFile::Append;
@@ -100,6 +94,9 @@ public:
         }
         size_ += data.size();
         state_->wrote();
+        if (sizes_) {
+            sizes_->log_grew(name_in_directory(state_->path()), size_);
+        }
         if (size_ <= zeroed_) {
             return written;
         }
@@ -148,8 +145,52 @@ private:
 
     std::shared_ptr<LogState> state_;
     std::shared_ptr<LogState> before_;
+    std::shared_ptr<RecordSizes> sizes_;
     uint64_t size_ = 0;
     uint64_t zeroed_ = 0;
+};
+
+// Counts what is written to a manifest, which RocksDB syncs only where a record ends.
+class ManifestFile final : public rocksdb::FSWritableFileOwnerWrapper {
+public:
+    ManifestFile(std::unique_ptr<rocksdb::FSWritableFile> file,
+                 std::string name,
+                 std::shared_ptr<RecordSizes> sizes)
+        : FSWritableFileOwnerWrapper(std::move(file)),
+          name_(std::move(name)),
+          sizes_(std::move(sizes)) {}
+
+    IOStatus Append(const Slice& data, const IOOptions& options, IODebugContext* context) override {
+        return count(data, target()->Append(data, options, context));
+    }
+    IOStatus Append(const Slice& data,
+                    const IOOptions& options,
+                    const rocksdb::DataVerificationInfo& verification,
+                    IODebugContext* context) override {
+        return count(data, target()->Append(data, options, verification, context));
+    }
+    IOStatus Sync(const IOOptions& options, IODebugContext* context) override {
+        return note(target()->Sync(options, context));
+    }
+    IOStatus Fsync(const IOOptions& options, IODebugContext* context) override {
+        return note(target()->Fsync(options, context));
+    }
+
+private:
+    IOStatus count(const Slice& data, IOStatus status) {
+        bytes_ += status.ok() ? data.size() : 0;
+        return status;
+    }
+    IOStatus note(IOStatus status) {
+        if (status.ok()) {
+            sizes_->manifest_synced(name_, bytes_);
+        }
+        return status;
+    }
+
+    std::string name_;
+    std::shared_ptr<RecordSizes> sizes_;
+    uint64_t bytes_ = 0;
 };
 
 // RocksDB's logs: blocks of records, each behind u32 checksum, u16 length, u8 type.
@@ -238,9 +279,14 @@ bool is_log(const std::string& path) {
            path.compare(path.size() - kSuffix.size(), kSuffix.size(), kSuffix) == 0;
 }
 
+bool is_manifest(const std::string& path) {
+    return name_in_directory(path).rfind("MANIFEST-", 0) == 0;
+}
+
 class RocksFiles final : public rocksdb::FileSystemWrapper {
 public:
-    RocksFiles() : FileSystemWrapper(rocksdb::FileSystem::Default()) {}
+    explicit RocksFiles(std::shared_ptr<RecordSizes> sizes)
+        : FileSystemWrapper(rocksdb::FileSystem::Default()), sizes_(std::move(sizes)) {}
     const char* Name() const override { return "kdfs"; }
 
     IOStatus NewWritableFile(const std::string& path,
@@ -248,7 +294,13 @@ public:
                              std::unique_ptr<rocksdb::FSWritableFile>* result,
                              IODebugContext* context) override {
         if (!is_log(path)) {
-            return target()->NewWritableFile(path, options, result, context);
+            IOStatus made = target()->NewWritableFile(path, options, result, context);
+            if (made.ok() && sizes_ && is_manifest(path)) {
+                *result = std::make_unique<ManifestFile>(std::move(*result),
+                                                         name_in_directory(path),
+                                                         sizes_);
+            }
+            return made;
         }
         constexpr mode_t kMode = 0644;
         int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, kMode);
@@ -256,8 +308,8 @@ public:
             return io_error(path, "create", errno);
         }
         auto state = std::make_shared<LogState>(path, fd);
-        auto before = newest_.replace(path.substr(0, path.rfind('/')), state);
-        *result = std::make_unique<LogFile>(std::move(state), std::move(before));
+        auto before = replace_newest(state);
+        *result = std::make_unique<LogFile>(std::move(state), std::move(before), sizes_);
         return IOStatus::OK();
     }
     IOStatus NewSequentialFile(const std::string& path,
@@ -280,13 +332,50 @@ public:
     }
 
 private:
-    NewestLogs newest_;
+    std::shared_ptr<LogState> replace_newest(std::shared_ptr<LogState> log) {
+        std::lock_guard lock(mutex_);
+        return std::exchange(newest_log_, std::move(log));
+    }
+
+    std::shared_ptr<RecordSizes> sizes_;
+    std::mutex mutex_;
+    std::shared_ptr<LogState> newest_log_;
 };
 
 }  // namespace
 
-std::unique_ptr<rocksdb::Env> make_rocks_files() {
-    return rocksdb::NewCompositeEnv(std::make_shared<RocksFiles>());
+std::vector<RecordSizes::File> RecordSizes::newest() const {
+    std::lock_guard lock(mutex_);
+    std::vector<File> out;
+    for (const File* file : {&manifest_, &log_before_, &log_}) {
+        if (file->bytes != 0) {
+            out.push_back(*file);
+        }
+    }
+    return out;
+}
+
+void RecordSizes::begin_log(std::string name) {
+    std::lock_guard lock(mutex_);
+    log_before_ = std::exchange(log_, File{std::move(name), 0});
+}
+
+void RecordSizes::log_grew(const std::string& name, uint64_t bytes) {
+    std::lock_guard lock(mutex_);
+    if (name == log_.name) {
+        log_.bytes = bytes;
+    } else if (name == log_before_.name) {
+        log_before_.bytes = bytes;
+    }
+}
+
+void RecordSizes::manifest_synced(std::string name, uint64_t bytes) {
+    std::lock_guard lock(mutex_);
+    manifest_ = File{std::move(name), bytes};
+}
+
+std::unique_ptr<rocksdb::Env> make_rocks_files(std::shared_ptr<RecordSizes> sizes) {
+    return rocksdb::NewCompositeEnv(std::make_shared<RocksFiles>(std::move(sizes)));
 }
 
 }  // namespace kdfs

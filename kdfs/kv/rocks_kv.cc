@@ -2,6 +2,7 @@
 
 #include "kdfs/base/types.h"
 #include "kdfs/kv/rocks_files.h"
+#include "kdfs/kv/rocks_log_check.h"
 
 #include <rocksdb/cache.h>
 #include <rocksdb/db.h>
@@ -12,6 +13,7 @@
 #include <rocksdb/table.h>
 #include <rocksdb/write_batch.h>
 
+#include <algorithm>
 #include <utility>
 
 namespace kdfs {
@@ -101,10 +103,18 @@ void add_change(rocksdb::WriteBatch& to, const KvBatch::Change& change) {
     }
 }
 
+void add_marks(rocksdb::WriteBatch& to, const std::vector<std::string>& marks) {
+    for (const std::string& mark : marks) {
+        KDFS_CHECK(to.PutLogData(mark).ok());
+    }
+}
+
 }  // namespace
 
 struct RocksKv::Db {
     std::string directory;
+    std::string identity;
+    std::shared_ptr<RecordSizes> sizes = std::make_shared<RecordSizes>();
     std::unique_ptr<rocksdb::Env> files;
     std::unique_ptr<rocksdb::DB> rocks;
 
@@ -164,7 +174,9 @@ Result<std::unique_ptr<RocksKv>> RocksKv::open(Offload& offload,
     rocksdb::SetPerfLevel(rocksdb::PerfLevel::kDisable);
     auto db = std::make_shared<Db>();
     db->directory = std::move(directory);
-    db->files = make_rocks_files();
+    // Before RocksDB, which takes the end of what it can read for the end of what was written.
+    KDFS_TRY(check_logs(db->directory));
+    db->files = make_rocks_files(db->sizes);
     rocksdb::Options rocks_of_store = rocks_options(options);
     rocks_of_store.env = db->files.get();
     rocksdb::DB* rocks = nullptr;
@@ -173,10 +185,41 @@ Result<std::unique_ptr<RocksKv>> RocksKv::open(Offload& offload,
         return open_error(db->directory, status);
     }
     db->rocks.reset(rocks);
-    return std::unique_ptr<RocksKv>(new RocksKv(offload, std::move(db)));
+    status = rocks->GetDbIdentity(db->identity);
+    if (!status.ok()) {
+        return store_error(db->directory, status);
+    }
+    std::unique_ptr<RocksKv> store(new RocksKv(offload, std::move(db)));
+    store->durable_ = store->db_->sizes->newest();
+    return store;
 }
 
-RocksKv::~RocksKv() = default;
+// A store that is closed in good order says of its last changes, too, that they are durable.
+RocksKv::~RocksKv() {
+    if (!failure_.ok()) {
+        return;
+    }
+    std::vector<std::string> marks = new_marks();
+    if (marks.empty()) {
+        return;
+    }
+    rocksdb::WriteBatch batch;
+    add_marks(batch, marks);
+    bool written =
+        db_->rocks->Write(rocksdb::WriteOptions(), &batch).ok() && db_->rocks->FlushWAL(false).ok();
+    (void)written;  // Without it the log is as good, and only less well watched.
+}
+
+std::vector<std::string> RocksKv::new_marks() {
+    std::vector<std::string> marks;
+    for (const RecordSizes::File& file : durable_) {
+        if (std::find(marked_.begin(), marked_.end(), file) == marked_.end()) {
+            marks.push_back(durable_mark(db_->identity, file.name, file.bytes));
+        }
+    }
+    marked_ = durable_;
+    return marks;
+}
 
 Result<std::optional<std::string>> RocksKv::get(std::string_view key) {
     return db_->get(key, rocksdb::kBlockCacheTier);
@@ -216,6 +259,7 @@ Status RocksKv::apply(const KvBatch& batch) {
     for (const KvBatch::Change& change : batch.changes()) {
         add_change(rocks_batch, change);
     }
+    add_marks(rocks_batch, new_marks());
     rocksdb::WriteOptions options;
     options.no_slowdown = true;
     rocksdb::Status status = db_->rocks->Write(options, &rocks_batch);
@@ -254,6 +298,7 @@ Task<Status> RocksKv::sync() {
         }
         KDFS_CO_TRY(flush());
         uint64_t upto = flushed_;
+        std::vector<RecordSizes::File> sizes = db_->sizes->newest();
         Function<Status()> work = [db = db_]() -> Status {
             rocksdb::Status status = db->rocks->SyncWAL();
             if (!status.ok()) {
@@ -269,6 +314,7 @@ Task<Status> RocksKv::sync() {
             co_return failed(std::move(status));
         }
         synced_ = upto;
+        durable_ = std::move(sizes);
     }
     co_return Status(failure_);
 }

@@ -1,12 +1,14 @@
 #pragma once
 
 #include "kdfs/kv/kv_store.h"
+#include "kdfs/kv/rocks_files.h"
 #include "kdfs/rt/offload.h"
 #include "kdfs/rt/sync.h"
 
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 namespace kdfs {
 
@@ -30,10 +32,11 @@ struct RocksKvOptions {
 // it again. Used on one loop; destroyed when no load() or sync() runs.
 class RocksKv final : public KvStore {
 public:
-    // Blocks. kBusy if another process has the directory open, kCorrupt if it cannot be read,
-    // kNotFound if there is none and it is not to be created, kIo otherwise; the message names the
-    // directory. After a power cut the state is that of a prefix of the batches that includes all
-    // that were synced. `offload` outlives the store.
+    // Blocks. kBusy if another process has the directory open, kCorrupt if it cannot be read or its
+    // log lacks what was synced (see rocks_log_check.h), kNotFound if there is none and it is not
+    // to be created, kIo otherwise; the message names the directory. After a power cut the state is
+    // that of a prefix of the batches that includes all that were synced. `offload` outlives the
+    // store.
     static Result<std::unique_ptr<RocksKv>> open(Offload& offload,
                                                  std::string directory,
                                                  RocksKvOptions options = {});
@@ -53,6 +56,8 @@ private:
     struct Db;
     RocksKv(Offload& offload, std::shared_ptr<Db> db) : offload_(offload), db_(std::move(db)) {}
     Status failed(Status status);
+    // What is new to say in the log; see rocks_log_check.h.
+    std::vector<std::string> new_marks();
 
     Offload& offload_;
     // Shared with the calls on the offload pool, which may outlive a destroyed coroutine.
@@ -60,6 +65,9 @@ private:
     uint64_t applied_ = 0;
     uint64_t flushed_ = 0;
     uint64_t synced_ = 0;
+    // What is on stable storage of files that consist of records, and what of it the log says.
+    std::vector<RecordSizes::File> durable_;
+    std::vector<RecordSizes::File> marked_;
     bool syncing_ = false;
     Event sync_done_;
     Status failure_;
