@@ -67,6 +67,7 @@ struct ChunkClient::ReadState {
     std::set<TargetId> tried;
     Error last;
     bool corrupt = false;
+    bool waited_for_repair = false;
     Duration timeout = kReadAttempt;
     Duration delay = kBackoffMin;
     TimePoint deadline;
@@ -189,6 +190,7 @@ Task<Result<BufferChain>> ChunkClient::read(ChunkRead what) {
     uint64_t end = (what.offset + what.length + kBlockBytes - 1) / kBlockBytes * kBlockBytes;
     state.length = std::min(end, kPieceBytesMax) - state.offset;
     state.deadline = env_.now() + options_.patience;
+    state.waited_for_repair = what.known_damaged;
     co_await window_.acquire(state.length);
     SemaphoreHold hold(window_, state.length);
     while (true) {
@@ -213,8 +215,17 @@ Task<Result<BufferChain>> ChunkClient::read(ChunkRead what) {
         if (state.tried.empty()) {
             state.last = nobody_serves(state.chain);
         }
-        if (state.corrupt || env_.now() >= state.deadline) {
+        bool may_be_repaired =
+            state.last.code == Errc::kCorrupt && !std::exchange(state.waited_for_repair, true);
+        if ((state.corrupt && !may_be_repaired) || env_.now() >= state.deadline) {
             co_return state.last;
+        }
+        if (state.corrupt) {
+            // The members put it together from blocks that one of them has whole.
+            state.corrupt = false;
+            co_await sleep_for(env_.scheduler(), kRepairWait);
+            state.tried.clear();
+            continue;
         }
         // Every replica was tried: once more, with more time, or with a newer map.
         co_await source_.wait_newer(map->epoch(), env_.now() + state.delay);
@@ -259,7 +270,11 @@ Task<Status> ChunkClient::after_read_error(ReadState& state,
                                            TargetId target,
                                            Error error) {
     if (error.code == Errc::kCorrupt) {
-        LogEvent(env_.log(), LogLevel::kError, "corrupt replica read around")
+        bool is_new =
+            told_.size() < kToldMax && told_.insert(std::pair(state.chunk, target)).second;
+        LogEvent(env_.log(),
+                 is_new ? LogLevel::kError : LogLevel::kDebug,
+                 "corrupt replica read around")
             .with("chunk", to_string(state.chunk))
             .with("target", target)
             .with("cause", error.detail);

@@ -11,6 +11,7 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace kdfs::client {
@@ -23,6 +24,8 @@ struct ChunkRead {
     uint64_t length = 0;
     // Under which it was learned that the file has this chunk.
     SessionId session;
+    // The file was found damaged before: if no member has the range whole, say so at once.
+    bool known_damaged = false;
 
     ChunkRead(ChunkId c, ChainId on, uint64_t at, uint64_t bytes, SessionId under)
         : chunk(c), chain(on), offset(at), length(bytes), session(under) {}
@@ -57,6 +60,9 @@ public:
     static constexpr Duration kReadAttempt = std::chrono::seconds(2);
     static constexpr Duration kWriteAttempt = std::chrono::seconds(5);
     static constexpr Duration kAttemptMax = std::chrono::seconds(20);
+    static constexpr size_t kToldMax = 1024;
+    // When every member has the chunk damaged, before they are asked once more.
+    static constexpr Duration kRepairWait = std::chrono::milliseconds(500);
     static constexpr Duration kBackoffMin = std::chrono::milliseconds(20);
     static constexpr Duration kBackoffMax = std::chrono::milliseconds(500);
 
@@ -114,6 +120,8 @@ private:
     Semaphore window_;
     std::map<NodeId, NodeChannel> channels_;
     std::map<ChunkId, ChunkQueue> queues_;
+    // Of which the log says that they are damaged there.
+    std::set<std::pair<ChunkId, TargetId>> told_;
     TaskScope scope_;
 };
 

@@ -225,6 +225,7 @@ private:
                                          uint64_t length);
     Task<Result<BufferChain>> read_range(ReadView view, uint64_t offset, uint64_t length);
     Task<Result<BufferChain>> read_piece(ReadView view, PieceRange range);
+    void tell_damage(Inode& inode, const PieceRange& range, const Error& cause);
     std::shared_ptr<FetchedPiece> fetch(const ReadView& view, uint64_t piece);
     Task<void> fetch_piece(ReadView view, uint64_t piece, std::shared_ptr<FetchedPiece> into);
     void drop_fetched(Inode& inode, uint64_t first_piece, uint64_t last_piece);

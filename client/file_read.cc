@@ -147,13 +147,31 @@ Task<Result<BufferChain>> FileClient::read_piece(ReadView view, PieceRange range
         drop_fetched(*view.inode, range.chunk.index, range.chunk.index);
     }
     ChunkRead what(range.chunk, range.chain, range.piece_offset, range.length, view.session);
+    what.known_damaged = view.inode->damage_told;
     auto data = co_await chunks_.read(what);
     if (!data.ok() && data.error().code == Errc::kCorrupt) {
+        tell_damage(*view.inode, range, data.error());
         co_return Error(
             Errc::kCorrupt,
             "inode " + std::to_string(view.inode->ino.value) + ": " + data.error().detail);
     }
     co_return data;
+}
+
+// Once per file: its reader gets EIO, which says nothing.
+void FileClient::tell_damage(Inode& inode, const PieceRange& range, const Error& cause) {
+    if (std::exchange(inode.damage_told, true)) {
+        return;
+    }
+    uint64_t begin = range.chunk.index * piece_bytes(inode.attr.layout()) + range.piece_offset;
+    LogEvent(env_.log(), LogLevel::kError, "file cannot be read: a chunk is damaged on all nodes")
+        .with("path", cache_.known_path(inode.ino))
+        .with("inode", inode.ino)
+        .with("offset", begin)
+        .with("bytes", range.length)
+        .with("chunk", to_string(range.chunk))
+        .with("cause", cause.detail)
+        .with("next", "restore the file from a backup, or remove it");
 }
 
 // The piece as a whole, being fetched or there already.
@@ -185,6 +203,7 @@ Task<void> FileClient::fetch_piece(ReadView view,
     ChainId chain = chain_of_piece(view.layout, *table, piece);
     if (length != 0) {
         ChunkRead what(chunk, chain, 0, length, view.session);
+        what.known_damaged = view.inode->damage_told;
         into->data = co_await chunks_.read(what);
     }
     into->done.set();

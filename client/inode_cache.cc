@@ -196,4 +196,31 @@ void InodeCache::shrink_names(size_t most) {
     }
 }
 
+std::string InodeCache::known_path(InodeId ino) const {
+    if (names_ > kNamesSearchedMax) {
+        return {};
+    }
+    std::vector<InodeRef> all = sorted();
+    std::string path;
+    for (int i = 0; i < kPathDepthMax && ino != kRootInode; ++i) {
+        InodeId parent;
+        std::string name;
+        for (const InodeRef& directory : all) {
+            for (const auto& [known, child] : directory->names) {
+                // Of several names the smallest, so that equal caches give equal messages.
+                if (child == ino && (!parent || (directory->ino == parent && known < name))) {
+                    parent = directory->ino;
+                    name = known;
+                }
+            }
+        }
+        if (!parent) {
+            return path.empty() ? path : "..." + path;
+        }
+        path = "/" + name + path;
+        ino = parent;
+    }
+    return path;
+}
+
 }  // namespace kdfs::client

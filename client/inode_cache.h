@@ -80,6 +80,7 @@ struct Inode {
     std::optional<Error> write_error;
     uint64_t write_errors = 0;
     uint64_t write_errors_told = 0;  // the highest that anybody was told of
+    bool damage_told = false;        // that it cannot be read is in the log
     // Chains with commits that no sync covers yet, and their losses before the oldest of them.
     std::map<ChainId, uint64_t> unsynced;
     std::map<uint64_t, std::shared_ptr<FetchedPiece>> fetched;
@@ -107,6 +108,8 @@ public:
     // Caps of absent inodes that are remembered one by one. Of those beyond, the oldest become one
     // number below which no grant counts: who loses one by that asks again.
     static constexpr size_t kAbsentCapsMax = 16384;
+    static constexpr size_t kNamesSearchedMax = 1 << 16;
+    static constexpr int kPathDepthMax = 64;
 
     InodeRef find(InodeId ino) const;
     InodeRef get(InodeId ino);  // adds it if it is not there
@@ -118,6 +121,10 @@ public:
     std::vector<InodeRef> sorted() const;
     // All of them, the least recently used first.
     std::vector<InodeRef> oldest_first() const;
+    // The path, for messages, as far as known names tell it: "/a/b", ".../b" if the directories
+    // above are not known, empty if nothing is. Looks through all names, or gives up if there are
+    // more than kNamesSearchedMax.
+    std::string known_path(InodeId ino) const;
     // The least recently used inodes that nobody uses and that have nothing unsaved; at most
     // `count`, looking at `look` entries at most.
     std::vector<InodeRef> idle(size_t count, size_t look) const;

@@ -248,6 +248,7 @@ void FileClient::lose_lease(Inode& inode) {
         std::string what = "inode " + std::to_string(inode.ino.value) +
                            ": unwritten data was lost with the session's lease";
         LogEvent(env_.log(), LogLevel::kError, "data lost")
+            .with("path", cache_.known_path(inode.ino))
             .with("inode", inode.ino)
             .with("bytes", inode.buffer ? inode.buffer->bytes() : 0)
             .with("cause", "the metadata server took the lease back while it could not be reached");

@@ -59,6 +59,7 @@ Task<void> FileClient::write_run(InodeRef inode, WriteBuffer::Run run, Durabilit
     }
     if (!written.ok()) {
         LogEvent(env_.log(), LogLevel::kError, "write lost")
+            .with("path", cache_.known_path(inode->ino))
             .with("inode", inode->ino)
             .with("chunk", to_string(chunk))
             .with("cause", written.error().to_string());

@@ -218,6 +218,19 @@ Task<Result<pb::SyncDoneReply>> Manager::sync_done(pb::SyncDoneRequest request) 
     co_return pb::SyncDoneReply();
 }
 
+Task<Result<pb::ScrubReply>> Manager::scrub(pb::ScrubRequest request) {
+    KDFS_CO_TRY_ASSIGN(bool changed, membership_->scrub(request));
+    pb::ScrubReply reply;
+    *reply.mutable_order() = membership_->map().scrub();
+    if (changed) {
+        LogEvent(env_.log(), LogLevel::kInfo, request.run() ? "scrub ordered" : "scrub stopped")
+            .with("number", reply.order().number())
+            .with("bytes_per_second", reply.order().bytes_per_second());
+    }
+    KDFS_CO_TRY(co_await publish());
+    co_return reply;
+}
+
 pb::GetMapReply Manager::get_map(const pb::GetMapRequest& request) const {
     pb::GetMapReply reply;
     if (request.newer_than() < published_->epoch().value) {

@@ -46,6 +46,8 @@ public:
 
     Task<Result<pb::HeartbeatReply>> heartbeat(pb::HeartbeatRequest request, uint64_t connection);
     Task<Result<pb::SyncDoneReply>> sync_done(pb::SyncDoneRequest request);
+    // Answers once the order is in the published map.
+    Task<Result<pb::ScrubReply>> scrub(pb::ScrubRequest request);
     pb::GetMapReply get_map(const pb::GetMapRequest& request) const;
     void disconnected(uint64_t connection);
 

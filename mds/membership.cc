@@ -207,6 +207,10 @@ bool Membership::take_reports(const pb::HeartbeatRequest& request) {
         reports_[report.target()] = report;
         std::string cause = wire_text(report.failure(), kNameBytesMax);
         reports_[report.target()].set_failure(std::move(cause));
+        auto& damaged = *reports_[report.target()].mutable_damaged();
+        if (damaged.size() > kDamagedNamedMax) {
+            damaged.DeleteSubrange(kDamagedNamedMax, damaged.size() - kDamagedNamedMax);
+        }
         if (report.full()) {
             changed = leave_syncing(report.target()) || changed;
         } else if (was_full && !report.failed()) {
@@ -357,6 +361,45 @@ bool Membership::fence(SessionId session, SessionId floor) {
     map_.set_session_floor(std::max(map_.session_floor(), floor.value));
     fenced.erase(fenced.begin(), fenced.lower_bound(map_.session_floor()));
     map_.mutable_fenced_sessions()->Assign(fenced.begin(), fenced.end());
+    return raise_if(true);
+}
+
+// Whether every target of a chain is done with the order.
+bool Membership::scrub_finished() const {
+    std::set<uint64_t> members;
+    for (const pb::Chain& chain : map_.chains()) {
+        for (const pb::ChainMember& member : chain.members()) {
+            members.insert(member.target());
+        }
+    }
+    return std::all_of(members.begin(), members.end(), [&](uint64_t target) {
+        auto report = reports_.find(target);
+        return report != reports_.end() && report->second.scrub().finished() &&
+               report->second.scrub().number() == map_.scrub().number();
+    });
+}
+
+Result<bool> Membership::scrub(const pb::ScrubRequest& request) {
+    uint64_t rate = request.bytes_per_second();
+    if (request.run() && (rate < kScrubRateMin || rate > kScrubRateMax)) {
+        return Error(Errc::kInvalidArgument,
+                     "a scrub reads " + std::to_string(kScrubRateMin) + " to " +
+                         std::to_string(kScrubRateMax) + " bytes per second of each target, not " +
+                         std::to_string(rate));
+    }
+    pb::ScrubOrder& order = *map_.mutable_scrub();
+    if (!request.run()) {
+        bool running = order.running();
+        order.set_running(false);
+        return raise_if(running);
+    }
+    if (!order.running() || scrub_finished()) {
+        order.set_number(order.number() + 1);
+    } else if (order.bytes_per_second() == rate) {
+        return false;
+    }
+    order.set_running(true);
+    order.set_bytes_per_second(rate);
     return raise_if(true);
 }
 

@@ -35,6 +35,11 @@ public:
     static constexpr int kTargetsMax = 400;
     static constexpr int kTargetsPerNodeMax = 256;
     static constexpr size_t kNameBytesMax = 255;
+    // Of each target's report.
+    static constexpr int kDamagedNamedMax = 8;
+    // Of a scrub, per target and second.
+    static constexpr uint64_t kScrubRateMin = 64 * KiB;
+    static constexpr uint64_t kScrubRateMax = 64 * GiB;
     // Room for fenced sessions and for what an answer has beside the map.
     static constexpr size_t kMapBytesMax = kBodyBytesMax - 256 * KiB;
     static constexpr Duration kNodeLeaseDefault = std::chrono::seconds(4);
@@ -67,6 +72,10 @@ public:
     // map changed.
     bool fence(SessionId session, SessionId floor);
 
+    // Begins a scrub or changes the rate of the one that runs, or stops it. True if the map
+    // changed. kInvalidArgument if the rate is out of bounds.
+    Result<bool> scrub(const pb::ScrubRequest& request);
+
     const pb::ClusterMap& map() const { return map_; }
     // The smallest epoch by which an online storage daemon acts; the map's own if there is none.
     uint64_t oldest_epoch_in_use() const;
@@ -94,6 +103,7 @@ private:
     bool leave_syncing(uint64_t target);
     bool take_reports(const pb::HeartbeatRequest& request);
     bool make_chains();
+    bool scrub_finished() const;
     TimePoint dead_at(const Health& health) const;
     bool raise_if(bool changed);
 

@@ -168,6 +168,8 @@ Task<Result<RpcReply>> Server::handle(RpcRequest request) {
             return sync_done(std::move(request));
         case MessageType::kGetMap:
             return get_map(std::move(request));
+        case MessageType::kScrub:
+            return scrub(std::move(request));
         case MessageType::kEndSession:
             return sessions_.end(std::move(request));
         case MessageType::kScanMeta:
@@ -199,6 +201,15 @@ Task<Result<RpcReply>> Server::sync_done(RpcRequest request) {
 Task<Result<RpcReply>> Server::get_map(RpcRequest request) {
     KDFS_CO_TRY_ASSIGN(auto body, decode<pb::GetMapRequest>(request.body));
     co_return RpcReply(kdfs::encode(state_.manager.get_map(body)));
+}
+
+Task<Result<RpcReply>> Server::scrub(RpcRequest request) {
+    KDFS_CO_TRY_ASSIGN(auto body, decode<pb::ScrubRequest>(request.body));
+    auto reply = co_await state_.manager.scrub(std::move(body));
+    if (!reply.ok()) {
+        co_return std::move(reply).error();
+    }
+    co_return RpcReply(kdfs::encode(*reply));
 }
 
 Task<Result<RpcReply>> Server::status(RpcRequest request) {

@@ -43,6 +43,7 @@ public:
     std::string cluster_id() const;
     // The newest published map.
     std::shared_ptr<const ClusterMap> map() const { return state_.manager.map(); }
+    Manager& manager() { return state_.manager; }
     // True if requests of the session are refused: it ended, or never was.
     bool session_over(SessionId session);
 
@@ -52,6 +53,7 @@ private:
     Task<Result<RpcReply>> sync_done(RpcRequest request);
     Task<Result<RpcReply>> get_map(RpcRequest request);
     Task<Result<RpcReply>> scan(RpcRequest request);
+    Task<Result<RpcReply>> scrub(RpcRequest request);
     Task<Result<RpcReply>> status(RpcRequest request);
     void push_map(const ClusterMap& map);
     void disconnected(uint64_t connection);

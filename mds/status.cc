@@ -92,15 +92,28 @@ void warn_of_targets(const Membership& membership, pb::StatusReply& reply) {
         if (report.damaged_chunks() != 0) {
             reply.add_warnings(who + " has " +
                                number(report.damaged_chunks(), "damaged chunk", "damaged chunks") +
-                               " that no other member of the chain has; its log names them: " +
-                               "restore these files from a backup, or remove them");
+                               " that no other member of the chain has; `kdfs scrub status` "
+                               "names their files: restore these from a backup, or remove them");
+        }
+        uint64_t differ = report.scrub().unequal() - report.scrub().levelled();
+        if (report.scrub().unequal() > report.scrub().levelled()) {
+            reply.add_warnings(who + " and others of its chains have different copies of " +
+                               number(differ, "chunk", "chunks") +
+                               ", and its own are the older ones: they stay as they are; its log "
+                               "names them, `kdfs fsck` shows whether they still differ");
         }
     }
 }
 
-// An answer is one frame. What does not fit is left out: sessions first, then warnings.
+// An answer is one frame. What does not fit is left out: names of damaged chunks, sessions, then
+// warnings.
 void bound(pb::StatusReply& reply) {
     constexpr size_t kReplyBytesMax = kBodyBytesMax - 64 * KiB;
+    if (reply.ByteSizeLong() > kReplyBytesMax) {
+        for (pb::TargetReport& report : *reply.mutable_targets()) {
+            report.clear_damaged();
+        }
+    }
     int sessions = reply.sessions_size();
     while (reply.ByteSizeLong() > kReplyBytesMax && reply.sessions_size() > 0) {
         int keep = reply.sessions_size() / 2;

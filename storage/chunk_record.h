@@ -63,8 +63,14 @@ uint64_t zeros_checksum(uint64_t size);
 
 // Keys in the store's KvStore. kRecord: the chunk's newest record. kFallback, with a record's seq
 // behind it: an older one that a crash may bring back. kRedo: see storage/redo_entry.h. kMeta: the
-// store's own entries.
-enum class KeyKind : char { kRecord = 'C', kFallback = 'F', kMeta = 'M', kRedo = 'R' };
+// store's own entry. kScrub: how far the target is with a scrub, see storage/scrubber.h.
+enum class KeyKind : char {
+    kRecord = 'C',
+    kFallback = 'F',
+    kMeta = 'M',
+    kRedo = 'R',
+    kScrub = 'S'
+};
 std::string record_key(const ChunkKey& key);
 std::string fallback_key(const ChunkKey& key, uint64_t seq);
 // The chunk of either kind of key; kMalformed for anything else.

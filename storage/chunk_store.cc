@@ -197,7 +197,8 @@ Task<Result<ReadData>> ChunkStore::read(ChunkKey key, uint64_t offset, uint64_t 
             break;
         }
     }
-    LogEvent(env_.log(), LogLevel::kError, "damaged chunk")
+    bool is_new = told_damaged_.size() < kToldMax && told_damaged_.insert(key).second;
+    LogEvent(env_.log(), is_new ? LogLevel::kError : LogLevel::kDebug, "damaged chunk")
         .with("target", options_.target)
         .with("chunk", to_string(key))
         .with("cause", last.detail);
@@ -281,6 +282,26 @@ uint64_t ChunkStore::capacity_slabs(const DiskSpace& space) const {
     uint64_t slabs = slabs_->count() + growable;
     return options_.capacity_bytes == 0 ? slabs
                                         : std::min(slabs, options_.capacity_bytes / slab_bytes);
+}
+
+namespace {
+
+std::string scrub_key() { return std::string(1, static_cast<char>(KeyKind::kScrub)); }
+
+}  // namespace
+
+Task<Result<std::optional<std::string>>> ChunkStore::scrub_state() {
+    co_return co_await kv_get(scrub_key());
+}
+
+Status ChunkStore::put_scrub_state(std::string state) {
+    if (failure_) {
+        return *failure_;
+    }
+    KvBatch batch;
+    batch.put(scrub_key(), std::move(state));
+    KDFS_TRY(kv_.apply(batch));
+    return kv_.flush();
 }
 
 Task<StoreSpace> ChunkStore::space() {

@@ -139,6 +139,7 @@ public:
     static constexpr int kReadAttemptsMax = 4;
     static constexpr int kLoadAttemptsMax = 16;
     static constexpr uint64_t kScanPage = 512;
+    static constexpr size_t kToldMax = 1024;
 
     ChunkStore(Env& env, Disk& disk, KvStore& kv, StoreOptions options);
     ~ChunkStore();
@@ -191,6 +192,11 @@ public:
         uint64_t entries_max = kScanPage;
     };
     Task<Result<Page>> list(Range range);
+
+    // What put_scrub_state() kept last, which survives the death of the process, and a power cut
+    // after the next sync().
+    Task<Result<std::optional<std::string>>> scrub_state();
+    Status put_scrub_state(std::string state);
 
     Task<StoreSpace> space();
     const std::optional<Error>& failure() const { return failure_; }
@@ -269,6 +275,8 @@ private:
     std::deque<std::pair<uint64_t, uint64_t>> redo_;
     uint64_t redo_bytes_ = 0;
     std::set<ChunkKey> damaged_;
+    // Chunks of which the log says that they are damaged, until they change.
+    std::set<ChunkKey> told_damaged_;
     std::optional<Error> failure_;
     // Only during open().
     std::map<ChunkKey, std::vector<std::string>> fallbacks_;  // oldest first

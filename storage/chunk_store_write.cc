@@ -431,6 +431,7 @@ Status ChunkStore::apply_record(StagedWrite& staged) {
     KvBatch batch;
     last_seq_ += 1;
     bool existed = staged.base_ != nullptr || damaged_.erase(staged.key_) != 0;
+    told_damaged_.erase(staged.key_);
     hold_base(staged, batch);
     if (mutant("reuse_freed_blocks")) {
         allocator_->release(UINT64_MAX);

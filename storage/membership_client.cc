@@ -22,10 +22,12 @@ MembershipClient::MembershipClient(Env& env,
 
 void MembershipClient::start(NodeDescription self,
                              std::vector<ChunkStore*> stores,
-                             Resync& resync) {
+                             Resync& resync,
+                             Scrubber& scrubber) {
     self_ = std::move(self);
     stores_ = std::move(stores);
     resync_ = &resync;
+    scrubber_ = &scrubber;
     scope_.spawn(run());
 }
 
@@ -84,6 +86,7 @@ Task<pb::HeartbeatRequest> MembershipClient::compose() {
         report->set_free_bytes(space.free_bytes);
         report->set_chunks(space.chunks);
         replicator_.describe(*report);
+        scrubber_->describe(*report);
         if (store->failure()) {
             report->set_failed(true);
             report->set_failure(wire_text(store->failure()->detail, kFailureBytesMax));
@@ -154,6 +157,7 @@ void MembershipClient::take_map(pb::ClusterMap map) {
         }
     }
     resync_->map_changed();
+    scrubber_->map_changed();
     // The manager waits to hear that this daemon acts by the map.
     view_.refresh().set();
 }

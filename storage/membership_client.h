@@ -8,6 +8,7 @@
 #include "storage/cluster_view.h"
 #include "storage/replicator.h"
 #include "storage/resync.h"
+#include "storage/scrubber.h"
 
 #include <memory>
 #include <string>
@@ -48,7 +49,10 @@ public:
 
     // All outlive it. The manager's channel passes its pushes to on_push().
     MembershipClient(Env& env, ClusterView& view, RpcChannel& manager, Replicator& replicator);
-    void start(NodeDescription self, std::vector<ChunkStore*> stores, Resync& resync);
+    void start(NodeDescription self,
+               std::vector<ChunkStore*> stores,
+               Resync& resync,
+               Scrubber& scrubber);
     void set_hooks(Hooks hooks) { hooks_ = std::move(hooks); }
     Task<Result<RpcReply>> on_push(RpcRequest request);
     void begin_stop();
@@ -67,6 +71,7 @@ private:
     RpcChannel& manager_;
     Replicator& replicator_;
     Resync* resync_ = nullptr;
+    Scrubber* scrubber_ = nullptr;
     NodeDescription self_;
     std::vector<ChunkStore*> stores_;
     Hooks hooks_;

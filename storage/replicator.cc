@@ -300,10 +300,20 @@ void Replicator::describe(pb::TargetReport& report) {
         }
     }
     report.set_full(full_.contains(target));
-    report.set_damaged_chunks(static_cast<uint64_t>(
-        std::count_if(damaged_.begin(), damaged_.end(), [&](const auto& chunk) {
-            return chunk.first == target;
-        })));
+    uint64_t damaged = 0;
+    for (const auto& [where, key] : damaged_) {
+        if (where != target) {
+            continue;
+        }
+        ++damaged;
+        if (damaged <= kDamagedNamed) {
+            pb::DamagedChunk* named = report.add_damaged();
+            named->set_chain(key.chain.value);
+            named->set_data(key.chunk.data.value);
+            named->set_index(key.chunk.index);
+        }
+    }
+    report.set_damaged_chunks(damaged);
 }
 
 Task<Status> Replicator::finish(const WriteJob& job) {
@@ -483,6 +493,9 @@ Task<Result<pb::WriteReply>> Replicator::locked_write(WriteJob& job, ChunkSlots:
     reply.set_version(staged->version().value);
     reply.set_length(staged->length());
     KDFS_CO_TRY(job.member.store->commit(std::move(*staged)));
+    if (!sends || job.request.kind() == pb::WRITE_REMOVE) {
+        note_whole(job.member.target, job.key);
+    }
     co_return reply;
 }
 
@@ -702,18 +715,12 @@ Task<Status> Replicator::push_chunk(TargetId from,
         }
         Status mended = co_await repair_unlocked(member, key);
         if (!mended.ok()) {
-            bool is_new = damaged_.size() < kDamagedMax && damaged_.emplace(from, key).second;
-            LogEvent(env_.log(),
-                     is_new ? LogLevel::kError : LogLevel::kDebug,
-                     "damaged chunk cannot be copied to a member that lacks it")
-                .with("target", from)
-                .with("chunk", to_string(key))
-                .with("cause", mended.error().to_string());
+            tell_damaged(from, key, mended.error());
             co_return pushed;
         }
     }
     if (pushed.ok()) {
-        damaged_.erase(std::pair(from, key));
+        note_whole(from, key);
     }
     co_return pushed;
 }

@@ -51,6 +51,10 @@ public:
     static constexpr Duration kRepairTimeout = std::chrono::seconds(2);
     static constexpr size_t kRepairsMax = 16;
     static constexpr size_t kDamagedMax = 1024;
+    // Of these, named in a heartbeat.
+    static constexpr size_t kDamagedNamed = 8;
+    static constexpr int kCheckAttemptsMax = 4;
+    static constexpr Duration kCheckRetryDelay = std::chrono::milliseconds(500);
     static constexpr uint64_t kRoomShare = 16;
     static constexpr uint64_t kRemovePage = 256;
 
@@ -75,6 +79,26 @@ public:
     // that is damaged here is first fetched from another serving member; kCorrupt if none has it,
     // and describe() counts it. kStaleMap if `chain_version` is no longer the chain's.
     Task<Status> push_chunk(TargetId from, TargetId to, ChunkKey key, uint64_t chain_version);
+    // Reads a local chunk and checks it. A damaged one is repaired from another serving member; if
+    // none has it whole, describe() names it from then on, until it is written anew or removed.
+    struct Checked {
+        uint64_t bytes = 0;
+        bool damaged = false;
+        Status outcome;  // ok: the chunk is whole by now
+    };
+    Task<Checked> check_chunk(TargetId target, ChunkKey key);
+    // What level_chunk() found. kKept: they differ, and what this member has is older or not there;
+    // to copy it could destroy the only good copy.
+    enum class Levelled { kEqual, kCopied, kKept };
+    // For the head `from`: compares its chunk with that of the serving member `to` while nothing is
+    // under way to it, and makes the other's equal.
+    Task<Result<Levelled>> level_chunk(TargetId from,
+                                       TargetId to,
+                                       ChunkKey key,
+                                       uint64_t chain_version);
+    // Remembers a chunk that was found damaged before, and that nobody has whole.
+    void note_damaged(TargetId target, const ChunkKey& key);
+
     // What the target has, as a heartbeat tells it. A target that had no room for what it lacks
     // counts as full until a sixteenth of it more is free.
     void describe(pb::TargetReport& report);
@@ -166,9 +190,10 @@ private:
                             ChunkKey key,
                             uint64_t chain_version,
                             bool sync);
-    // A chunk as another member has it.
+    // A chunk, or a part of one, as a member has it.
     struct Fetched {
         uint64_t version = 0;
+        uint64_t chunk_length = 0;
         BufferChain data;
         std::vector<uint64_t> sums;
     };
@@ -176,11 +201,27 @@ private:
     Task<Status> repair(Member member, ChunkKey key);
     Task<Status> repair_unlocked(Member member, ChunkKey key);
     Task<void> repair_later(Member member, ChunkKey key);
-    Task<Result<Fetched>> fetch(Member member, ChunkKey key, TargetId source);
+    // From one member.
+    Task<Result<Fetched>> fetch(Member member,
+                                ChunkKey key,
+                                TargetId source,
+                                uint64_t offset,
+                                uint64_t length);
+    // Wherever it is whole, or else put together from blocks that are.
+    Task<Result<Fetched>> fetch_whole(Member member, ChunkKey key);
+    Task<Result<Fetched>> fetch_blocks(Member member, ChunkKey key);
+    Task<Result<Fetched>> fetch_block(Member member,
+                                      ChunkKey key,
+                                      uint64_t offset,
+                                      uint64_t version);
     Task<Status> replace_damaged(Member member, ChunkKey key, Fetched fetched);
     void note_no_room(const WriteJob& job);
     bool waits_for_room(const Flight& flight, const Error& error) const;
     void start_repair(const Member& member, const ChunkKey& key);
+    void tell_damaged(TargetId target, const ChunkKey& key, const Error& cause);
+    void note_whole(TargetId target, const ChunkKey& key) {
+        damaged_.erase(std::pair(target, key));
+    }
 
     Task<std::vector<Locked>> lock_chunks(const Member& member, std::vector<ChunkId> chunks);
     Task<Result<pb::RemoveDataReply>> remove_once(pb::RemoveDataRequest request);
@@ -233,7 +274,7 @@ private:
     std::set<std::pair<TargetId, ChunkKey>> repairs_;
     // Targets without room, and what they had free when that was first told.
     std::map<TargetId, std::optional<uint64_t>> full_;
-    // Chunks that resync could not send; see push_chunk().
+    // Chunks that are damaged here and could not be had from another member.
     std::set<std::pair<TargetId, ChunkKey>> damaged_;
     Semaphore head_bytes_{kHeadBytesMax};
     Semaphore second_bytes_{kSecondBytesMax};

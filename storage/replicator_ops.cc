@@ -1,4 +1,4 @@
-// Reads, syncs, lists, repair, and changes of many chunks at once. See replicator.h.
+// Reads, syncs, lists, and changes of many chunks at once. See replicator.h.
 
 #include "kdfs/base/mutant.h"
 #include "kdfs/proto/wire.h"
@@ -59,7 +59,9 @@ Task<Result<RpcReply>> Replicator::read(RpcRequest request) {
     KDFS_CO_TRY_ASSIGN(member, find_reader(chain, message.chain_version()));
     auto data = co_await member.store->read(key, message.offset(), message.length());
     if (!data.ok()) {
-        if (data.error().code == Errc::kCorrupt) {
+        // Between members that both have it damaged, questions would go back and forth for ever.
+        bool known = damaged_.contains(std::pair(member.target, key));
+        if (data.error().code == Errc::kCorrupt && (message.session() != 0 || !known)) {
             start_repair(member, key);
         }
         co_return seen_from_outside(member, data.error());
@@ -143,136 +145,6 @@ Task<Result<RpcReply>> Replicator::list_chunks(RpcRequest request) {
         entry->set_pending(pending(target, key));
     }
     co_return RpcReply(encode(reply));
-}
-
-// Repair.
-
-void Replicator::start_repair(const Member& member, const ChunkKey& key) {
-    if (repairs_.size() < kRepairsMax && !stopping_ &&
-        repairs_.insert(std::pair(member.target, key)).second) {
-        scope_.spawn(repair_later(member, key));
-    }
-}
-
-Task<void> Replicator::repair_later(Member member, ChunkKey key) {
-    Status repaired = co_await repair_unlocked(member, key);
-    LogEvent(env_.log(),
-             repaired.ok() ? LogLevel::kInfo : LogLevel::kWarn,
-             repaired.ok() ? "chunk repaired" : "chunk not repaired")
-        .with("target", member.target)
-        .with("chunk", to_string(key))
-        .with("cause", repaired.ok() ? "" : repaired.error().to_string());
-    repairs_.erase(std::pair(member.target, key));
-}
-
-// The others that serve, those behind this member first: they have nothing pending while the lock
-// is held here.
-std::vector<TargetId> Replicator::repair_sources(const Member& member) const {
-    const pb::Chain* chain = view_.map() ? view_.map()->chain(member.chain) : nullptr;
-    std::vector<TargetId> sources;
-    if (chain != nullptr) {
-        sources = serving_members(*chain);
-    }
-    std::reverse(sources.begin(), sources.end());
-    std::erase(sources, member.target);
-    return sources;
-}
-
-namespace {
-
-Error no_source(const ChunkKey& key, TargetId target) {
-    return Error(Errc::kCorrupt,
-                 to_string(key) + " is damaged on target " + std::to_string(target.value) +
-                     " and no other member has it; restore it from a backup");
-}
-
-}  // namespace
-
-// Takes the chunk from another serving member. Under the chunk's lock.
-Task<Status> Replicator::repair(Member member, ChunkKey key) {
-    Status last = no_source(key, member.target);
-    for (TargetId source : repair_sources(member)) {
-        auto fetched = co_await fetch(member, key, source);
-        if (!fetched.ok()) {
-            last = std::move(fetched).error();
-            continue;
-        }
-        co_return co_await replace_damaged(member, key, std::move(*fetched));
-    }
-    co_return last;
-}
-
-// The same, holding the lock only to put the chunk in its place: a member before this one may have
-// a write pending that waits for the lock here, and then answers no reads.
-Task<Status> Replicator::repair_unlocked(Member member, ChunkKey key) {
-    Status last = no_source(key, member.target);
-    for (TargetId source : repair_sources(member)) {
-        auto fetched = co_await fetch(member, key, source);
-        if (!fetched.ok()) {
-            last = std::move(fetched).error();
-            continue;
-        }
-        ChunkSlots::Ref slot(slots_, ChunkSlots::Key(member.target, key));
-        SemaphoreHold hold = co_await slot->mutex.lock();
-        co_return co_await replace_damaged(member, key, std::move(*fetched));
-    }
-    co_return last;
-}
-
-Task<Result<Replicator::Fetched>> Replicator::fetch(Member member, ChunkKey key, TargetId source) {
-    const pb::Chain* chain = view_.map() ? view_.map()->chain(member.chain) : nullptr;
-    if (chain == nullptr) {
-        co_return Error(Errc::kStaleMap, "the chain is gone");
-    }
-    pb::ReadRequest message;
-    message.set_chain(key.chain.value);
-    message.set_chain_version(chain->version());
-    set_key(*message.mutable_chunk(), key.chunk);
-    message.set_length(kPieceBytesMax);
-    RpcCall call(MessageType::kRead, encode(message), env_.now() + kRepairTimeout);
-    auto answer = co_await peers_.to(view_.address_of(source)).call(std::move(call));
-    if (!answer.ok()) {
-        co_return std::move(answer).error();
-    }
-    pb::ReadReply reply;
-    KDFS_CO_TRY(decode_into(reply, answer->body));
-    if (reply.version() == 0 || reply.chunk_length() != answer->payload.size()) {
-        co_return Error(Errc::kCorrupt, to_string(key) + " is not whole on the other member");
-    }
-    Fetched out;
-    KDFS_CO_TRY_ASSIGN(out.sums, unpack_sums(reply.checksums(), 0, answer->payload.size()));
-    KDFS_CO_TRY(check_sums(0, answer->payload, out.sums));
-    out.version = reply.version();
-    out.data = std::move(answer->payload);
-    co_return out;
-}
-
-// Under the chunk's lock. A chunk that was changed or removed since it was found damaged stays.
-Task<Status> Replicator::replace_damaged(Member member, ChunkKey key, Fetched fetched) {
-    auto found = co_await member.store->find(key);
-    bool unreadable = !found.ok() && found.error().code == Errc::kCorrupt;
-    if (!found.ok() && !unreadable) {
-        co_return std::move(found).error();
-    }
-    RecordPtr base = found.ok() ? *found : nullptr;
-    bool same = unreadable || (base && base->version.value == fetched.version);
-    if ((!in_place(member) || !same) && !mutant("repair_with_any_version")) {
-        co_return Error(Errc::kStaleVersion, to_string(key) + " is being changed");
-    }
-    ChunkWrite write;
-    write.kind = pb::WRITE_REPLACE;
-    write.data = std::move(fetched.data);
-    write.sums = std::move(fetched.sums);
-    write.new_version = ChunkVersion(fetched.version);
-    if (base) {
-        write.recent = base->recent;
-    }
-    auto staged = co_await member.store->stage(key, base, std::move(write));
-    if (!staged.ok()) {
-        co_return std::move(staged).error();
-    }
-    KDFS_CO_TRY(co_await member.store->write_data(*staged));
-    co_return member.store->commit(std::move(*staged));
 }
 
 // Changes of many chunks at once. The head says which, so that all members change the same ones.
@@ -408,6 +280,7 @@ Task<Status> Replicator::remove_here(const Member& member,
             tombstones_.put(ChunkSlots::Key(member.target, one.key), *record);
         }
         KDFS_CO_TRY(member.store->commit(std::move(*staged)));
+        note_whole(member.target, one.key);
     }
     co_return Status();
 }

@@ -154,24 +154,19 @@ Task<Status> Resync::compare(Job job) {
     uint64_t sent = 0;
     Status damaged;
     do {
-        auto ours = co_await our_page(job, after);
-        if (!ours.ok()) {
-            co_return std::move(ours).error();
+        auto plan = co_await compare_page(job, after);
+        if (!plan.ok()) {
+            co_return std::move(plan).error();
         }
-        auto theirs = co_await their_page(job, after);
-        if (!theirs.ok()) {
-            co_return std::move(theirs).error();
-        }
-        ResyncPlan plan = plan_resync(*ours, *theirs);
-        sent += plan.differ.size();
+        sent += plan->differ.size();
         if (!mutant("promote_before_synced")) {
-            Status pushed = co_await push_all(job, std::move(plan.differ));
+            Status pushed = co_await push_all(job, std::move(plan->differ));
             if (!pushed.ok() && pushed.error().code != Errc::kCorrupt) {
                 co_return pushed;
             }
             damaged = pushed.ok() ? damaged : std::move(pushed);
         }
-        after = plan.next_after;
+        after = plan->next_after;
     } while (after);
     KDFS_CO_TRY(std::move(damaged));
     chunks_sent_ += sent;
@@ -180,6 +175,18 @@ Task<Status> Resync::compare(Job job) {
         .with("target", job.to)
         .with("chunks_sent", sent);
     co_return Status();
+}
+
+Task<Result<ResyncPlan>> Resync::compare_page(Job job, std::optional<ChunkId> after) {
+    auto ours = co_await our_page(job, after);
+    if (!ours.ok()) {
+        co_return std::move(ours).error();
+    }
+    auto theirs = co_await their_page(job, after);
+    if (!theirs.ok()) {
+        co_return std::move(theirs).error();
+    }
+    co_return plan_resync(*ours, *theirs);
 }
 
 Task<Status> Resync::push_all(Job job, std::vector<ChunkId> chunks) {

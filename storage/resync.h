@@ -63,6 +63,15 @@ public:
     // When a chunk is damaged and nobody has another: all others were sent.
     static constexpr Duration kDamagedDelay = std::chrono::seconds(10);
 
+    // Two members of a chain under one of its versions; `from` is local.
+    struct Job {
+        ChainId chain;
+        uint64_t version = 0;
+        TargetId from;
+        TargetId to;
+        auto operator<=>(const Job&) const = default;
+    };
+
     // All outlive it.
     Resync(Env& env,
            ClusterView& view,
@@ -76,15 +85,10 @@ public:
     void begin_stop();
     Task<void> stop();
 
-private:
-    struct Job {
-        ChainId chain;
-        uint64_t version = 0;
-        TargetId from;
-        TargetId to;
-        auto operator<=>(const Job&) const = default;
-    };
+    // One page of the chunks that may differ between the two; see plan_resync().
+    Task<Result<ResyncPlan>> compare_page(Job job, std::optional<ChunkId> after);
 
+private:
     bool current(const Job& job) const;
     Task<void> run(Job job);
     // Makes the other member's chunks equal.

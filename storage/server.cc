@@ -24,6 +24,7 @@ Server::Server(Env& env, std::vector<TargetOptions> targets, ServerOptions optio
                [this](RpcRequest request) { return membership_.on_push(std::move(request)); }),
       replicator_(env, view_, peers_),
       resync_(env, view_, replicator_, peers_, manager_),
+      scrubber_(env, view_, replicator_, resync_),
       membership_(env, view_, manager_, replicator_),
       rpc_(env, [this](RpcRequest request) { return serve(std::move(request)); }),
       scope_(env.scheduler()) {
@@ -72,7 +73,8 @@ Task<Status> Server::start() {
     for (const auto& store : stores_) {
         stores.push_back(store.get());
     }
-    membership_.start(std::move(self), std::move(stores), resync_);
+    scrubber_.start(stores);
+    membership_.start(std::move(self), std::move(stores), resync_, scrubber_);
     LogEvent(env_.log(), LogLevel::kInfo, "storage daemon started")
         .with("node", options_.node)
         .with("address", rpc_.address())
@@ -83,12 +85,14 @@ Task<Status> Server::start() {
 Task<void> Server::stop() {
     membership_.begin_stop();
     resync_.begin_stop();
+    scrubber_.begin_stop();
     replicator_.begin_stop();
     // Calls to others end with an error, so that nobody below waits for an answer.
     co_await peers_.stop();
     co_await manager_.stop();
     co_await membership_.stop();
     co_await resync_.stop();
+    co_await scrubber_.stop();
     co_await rpc_.stop();
     co_await replicator_.stop();
     for (const auto& store : stores_) {

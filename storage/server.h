@@ -10,6 +10,7 @@
 #include "storage/peer_pool.h"
 #include "storage/replicator.h"
 #include "storage/resync.h"
+#include "storage/scrubber.h"
 
 #include <memory>
 #include <string>
@@ -72,6 +73,7 @@ private:
     RpcChannel manager_;
     Replicator replicator_;
     Resync resync_;
+    Scrubber scrubber_;
     MembershipClient membership_;
     RpcServer rpc_;
     TaskScope scope_;

@@ -138,7 +138,8 @@ std::vector<Command> all_commands() {
             where_command(),
             policy_command(),
             doctor_command(),
-            fsck_command()};
+            fsck_command(),
+            scrub_command()};
 }
 
 std::string manual_page() {

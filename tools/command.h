@@ -41,6 +41,7 @@ Command where_command();
 Command policy_command();
 Command doctor_command();
 Command fsck_command();
+Command scrub_command();
 // In the order in which the help shows them.
 std::vector<Command> all_commands();
 

@@ -40,6 +40,7 @@ const std::vector<FrameKind>& frame_kinds() {
         kind<pb::GetMapRequest, pb::GetMapReply>(MessageType::kGetMap, "GetMap"),
         kind<pb::MapUpdate, pb::MapUpdate>(MessageType::kMapUpdate, "MapUpdate"),
         kind<pb::StatusRequest, pb::StatusReply>(MessageType::kStatus, "Status"),
+        kind<pb::ScrubRequest, pb::ScrubReply>(MessageType::kScrub, "Scrub"),
         kind<pb::OpenSessionRequest, pb::OpenSessionReply>(MessageType::kOpenSession,
                                                            "OpenSession"),
         kind<pb::RenewRequest, pb::RenewReply>(MessageType::kRenew, "Renew"),

@@ -1,3 +1,4 @@
+#include "kdfs/proto/chunk.pb.h"
 #include "storage/chunk_record.h"
 #include "storage/redo_entry.h"
 #include "tools/inspect.h"
@@ -51,11 +52,23 @@ Result<std::string> redo_text(std::string_view key, std::string_view value) {
     return text;
 }
 
+Result<std::string> scrub_text(std::string_view value) {
+    pb::ScrubState state;
+    bool known = !value.empty() && value.front() == 1;
+    if (!known || !state.ParseFromArray(value.data() + 1, static_cast<int>(value.size() - 1))) {
+        return Error(Errc::kCorrupt, "the record of the scrub is damaged");
+    }
+    return "scrub\n  " + state.ShortDebugString() + "\n";
+}
+
 }  // namespace
 
 Result<std::string> chunk_record_text(std::string_view key, std::string_view value) {
     if (!key.empty() && key[0] == static_cast<char>(storage::KeyKind::kMeta)) {
         return "target's own record\n  " + bytes_text(value, kBytesShown) + "\n";
+    }
+    if (key.size() == 1 && key[0] == static_cast<char>(storage::KeyKind::kScrub)) {
+        return scrub_text(value);
     }
     if (!key.empty() && key[0] == static_cast<char>(storage::KeyKind::kRedo)) {
         return redo_text(key, value);

@@ -12,6 +12,7 @@ enum class MessageType : uint16_t {
     kGetMap = 3,
     kMapUpdate = 4,
     kStatus = 5,
+    kScrub = 6,
     // Metadata server (meta.proto).
     kOpenSession = 20,
     kRenew = 21,

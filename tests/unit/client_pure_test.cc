@@ -168,6 +168,21 @@ TEST(InodeCacheTest, OlderAnswerDoesNotReplaceNewerAttributesUnderALease) {
     EXPECT_EQ(inode->attr.mode(), 1U);
 }
 
+TEST(InodeCacheTest, APathIsToldAsFarAsNamesAreKnown) {
+    InodeCache cache;
+    EXPECT_EQ(cache.known_path(InodeId(5)), "");
+    cache.get(InodeId(4))->names["file"] = InodeId(5);
+    cache.get(InodeId(4))->names["another"] = InodeId(6);
+    EXPECT_EQ(cache.known_path(InodeId(5)), ".../file");
+    cache.get(kRootInode)->names["folder"] = InodeId(4);
+    EXPECT_EQ(cache.known_path(InodeId(5)), "/folder/file");
+    EXPECT_EQ(cache.known_path(InodeId(6)), "/folder/another");
+    // Names that lead in a circle come to an end.
+    cache.get(InodeId(8))->names["a"] = InodeId(9);
+    cache.get(InodeId(9))->names["b"] = InodeId(8);
+    EXPECT_FALSE(cache.known_path(InodeId(9)).empty());
+}
+
 TEST(InodeCacheTest, DirtySizeSurvivesAnAnswerOfTheServer) {
     InodeCache cache;
     InodeRef inode = cache.get(InodeId(5));

@@ -353,5 +353,47 @@ TEST(MembershipTest, WhyADiskFailedIsKeptAsShortText) {
     EXPECT_EQ(m.reports().at(10).failure().size(), Membership::kNameBytesMax);
 }
 
+pb::ScrubRequest scrub_request(bool run, uint64_t rate) {
+    pb::ScrubRequest request;
+    request.set_run(run);
+    request.set_bytes_per_second(rate);
+    return request;
+}
+
+TEST(MembershipTest, AScrubIsOrderedChangedAndStopped) {
+    Membership m = three_nodes();
+    EXPECT_FALSE(must(m.scrub(scrub_request(false, 0))));
+    EXPECT_TRUE(must(m.scrub(scrub_request(true, MiB))));
+    EXPECT_EQ(m.map().scrub().number(), 1U);
+    EXPECT_TRUE(m.map().scrub().running());
+    EXPECT_FALSE(must(m.scrub(scrub_request(true, MiB))));
+    // Another rate is no new scrub.
+    EXPECT_TRUE(must(m.scrub(scrub_request(true, 2 * MiB))));
+    EXPECT_EQ(m.map().scrub().number(), 1U);
+    EXPECT_EQ(m.map().scrub().bytes_per_second(), 2 * MiB);
+    EXPECT_TRUE(must(m.scrub(scrub_request(false, 0))));
+    EXPECT_FALSE(m.map().scrub().running());
+    EXPECT_TRUE(must(m.scrub(scrub_request(true, MiB))));
+    EXPECT_EQ(m.map().scrub().number(), 2U);
+    for (uint64_t rate : {uint64_t{0}, uint64_t{1}, UINT64_MAX}) {
+        EXPECT_EQ(m.scrub(scrub_request(true, rate)).error().code, Errc::kInvalidArgument);
+    }
+    expect_sound(m);
+}
+
+TEST(MembershipTest, AScrubThatAllHaveFinishedIsFollowedByANewOne) {
+    Membership m = three_nodes();
+    EXPECT_TRUE(must(m.scrub(scrub_request(true, MiB))));
+    for (uint64_t n = 1; n <= 3; ++n) {
+        EXPECT_FALSE(must(m.scrub(scrub_request(true, MiB))));
+        pb::HeartbeatRequest request = beat(n, 1);
+        request.mutable_targets(0)->mutable_scrub()->set_number(1);
+        request.mutable_targets(0)->mutable_scrub()->set_finished(true);
+        EXPECT_FALSE(must(m.heartbeat(request, n, at(10))));
+    }
+    EXPECT_TRUE(must(m.scrub(scrub_request(true, MiB))));
+    EXPECT_EQ(m.map().scrub().number(), 2U);
+}
+
 }  // namespace
 }  // namespace kdfs::mds

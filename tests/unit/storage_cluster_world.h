@@ -48,6 +48,13 @@ public:
         }
         return all;
     }
+    void order_scrub(bool run, uint64_t bytes_per_second) {
+        pb::ScrubOrder& order = *map_.mutable_scrub();
+        order.set_number(order.number() + (run ? 1 : 0));
+        order.set_running(run);
+        order.set_bytes_per_second(bytes_per_second);
+        publish();
+    }
     // What the node said of its target last.
     const pb::TargetReport& report(uint64_t node) { return reports_[node]; }
     bool serves(uint64_t node, uint64_t incarnation) const {
