@@ -30,6 +30,16 @@ ClusterOptions ClusterOptions::draw(Random& random) {
 }
 
 void ClusterOptions::draw_more(Random& random) {
+    if (random.below(3) == 0) {
+        storage_nodes = random.range(3, 9);
+        targets_per_node = storage_nodes > 5 ? 1 : targets_per_node;
+    }
+    if (random.below(6) == 0) {
+        replicas = 1;
+    }
+    if (random.below(2) == 0) {
+        clients = random.range(2, 5);
+    }
     if (random.below(4) == 0) {
         slab_bytes = 512 * KiB;
         disk_bytes = slab_bytes * random.range(1, 6);
@@ -177,7 +187,7 @@ void Cluster::cut_power(SimNode& node) {
         if (std::any_of(storage_.begin(), storage_.end(), [&](auto& s) {
                 return s.get() == &node;
             })) {
-            load_.note_storage_power_cut();
+            load_.note_storage_power_cut(options_.replicas == 1);
         }
         gone(node);
     }

@@ -37,7 +37,7 @@ struct ClusterOptions {
     uint32_t width = 4;
 
     static ClusterOptions draw(Random& random);
-    // Small disks, in some runs: writes are refused for want of space.
+    // Other shapes, and in some runs small disks: writes are refused for want of space.
     void draw_more(Random& random);
     bool tight() const { return disk_bytes < target_bytes; }
     std::string describe() const;

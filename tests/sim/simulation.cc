@@ -76,6 +76,9 @@ private:
             faults_.draw_more(more_random_);
             shape_.draw_more(more_random_);
             load_.set_tight_space(shape_.tight());
+            WorkloadOptions work;
+            work.draw_more(more_random_);
+            load_.set_options(work);
         }
         return shape_;
     }

@@ -65,6 +65,9 @@ private:
     Task<void> use_file(ModelRef file);
     Task<void> some_io(ModelRef file, client::OpenId id, bool write);
     Task<void> write(ModelRef file, client::OpenId id);
+    Task<void> write_at(ModelRef file, client::OpenId id, uint64_t offset, uint64_t length);
+    Task<void> checkpoint(ModelRef file, client::OpenId id);
+    ModelRef shared_file();
     Task<void> read(ModelRef file, client::OpenId id, uint64_t offset, uint64_t length);
     Task<bool> fsync(ModelRef file, client::OpenId id);
     Task<void> truncate(ModelRef file);

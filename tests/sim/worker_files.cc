@@ -52,13 +52,18 @@ std::string name_of(const ModelInode& file) { return "inode " + std::to_string(f
 }  // namespace
 
 Task<void> Worker::use_file(ModelRef file) {
-    if (file->exclusive) {
+    uint64_t saves = load_.options().checkpoint_percent;
+    bool save = saves != 0 && random_.below(100) < saves;
+    if (save) {
+        file = shared_file();
+    }
+    if (!file || file->exclusive) {
         co_return;
     }
     FileUse use(*file);
     begin("open " + name_of(*file));
     client::OpenOptions options;
-    options.write = random_.below(100) < 60;
+    options.write = save || random_.below(100) < 60;
     bool write_it = options.write;
     uint64_t links = file->links;
     bool unsure = file->links_unsure != 0;
@@ -75,7 +80,11 @@ Task<void> Worker::use_file(ModelRef file) {
     }
     client::OpenId id = opened->id;
     handle_session_ = session_;
-    co_await some_io(file, id, write_it);
+    if (save) {
+        co_await checkpoint(file, id);
+    } else {
+        co_await some_io(file, id, write_it);
+    }
     begin("close " + name_of(*file));
     Status closed = files_.flush(id);
     if (!closed.ok() && !refused(*file, closed.error()) && !explained(closed.error())) {
@@ -122,6 +131,33 @@ Task<void> Worker::write(ModelRef file, client::OpenId id) {
         offset = offset / kBlockBytes * kBlockBytes;
         length = (length + kBlockBytes - 1) / kBlockBytes * kBlockBytes;
     }
+    co_await write_at(std::move(file), id, offset, length);
+}
+
+// Writes every so manieth stride, as a parallel program saves its state, and syncs.
+Task<void> Worker::checkpoint(ModelRef file, client::OpenId id) {
+    constexpr uint64_t kRanks = 10;
+    constexpr uint64_t kStrides[] = {4096, 8192, 10'000};
+    uint64_t stride = kStrides[file->ino % std::size(kStrides)];
+    uint64_t rank = client_ * 2 % kRanks + random_.below(2);
+    for (uint64_t at = rank; at < 3 * kRanks && !load_.verdict().failed(); at += kRanks) {
+        co_await write_at(file, id, at * stride, stride);
+    }
+    co_await fsync(file, id);
+    co_await read(std::move(file), id, 0, load_.options().file_bytes_max);
+}
+
+// The one that all take for checkpoints.
+ModelRef Worker::shared_file() {
+    for (const auto& [name, entry] : load_.model().root()->names) {
+        if (entry.inode && entry.inode->kind == ModelKind::kFile) {
+            return entry.inode;
+        }
+    }
+    return choose_file();
+}
+
+Task<void> Worker::write_at(ModelRef file, client::OpenId id, uint64_t offset, uint64_t length) {
     begin("write " + name_of(*file) + " " + std::to_string(offset) + "+" + std::to_string(length));
     uint64_t change = file->history.begin_write(client_, offset, length, load_.now());
     Buffer data = Buffer::allocate(length);

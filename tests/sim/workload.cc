@@ -2,6 +2,7 @@
 
 #include "tests/sim/worker.h"
 
+#include <iterator>
 #include <utility>
 
 namespace kdfs::sim {
@@ -99,6 +100,29 @@ Task<void> Workload::verify(uint64_t client, client::FileClient* files, Env* env
     auto worker = std::make_unique<Worker>(*this, client, *files, *env, random_.fork("verify"));
     co_await worker->resolve_doubts(clock_.now());
     co_await worker->verify_tree();
+}
+
+void WorkloadOptions::draw_more(Random& random) {
+    constexpr uint64_t kData[] = {10, 50, 50, 80};
+    data_percent = kData[random.below(std::size(kData))];
+    constexpr int kNames[] = {2, 4, 8};
+    names_per_directory = kNames[random.below(std::size(kNames))];
+    constexpr uint64_t kSyncs[] = {5, 20, 50};
+    fsync_percent = kSyncs[random.below(std::size(kSyncs))];
+    if (random.below(3) == 0) {
+        think_time_max = std::chrono::milliseconds(30);
+    }
+    checkpoint_percent = random.below(3) == 0 ? 40 : 0;
+}
+
+void Workload::note_storage_power_cut(bool only_copy) {
+    storage_lost_power_ = true;
+    if (only_copy) {
+        power_lost();
+        for (const auto& [client, session] : sessions_) {
+            settle_later(client);
+        }
+    }
 }
 
 void Workload::power_lost() {

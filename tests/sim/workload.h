@@ -31,6 +31,11 @@ struct WorkloadOptions {
     uint64_t fsync_percent = 20;
     uint64_t unaligned_percent = 30;
     Duration think_time_max = std::chrono::milliseconds(300);
+    // Of a hundred uses of files: all write one file in strides, each its own, and sync it.
+    uint64_t checkpoint_percent = 0;
+
+    // Kinds of work that only the full mix has: storms of renames, checkpoints, many fsyncs.
+    void draw_more(Random& random);
 };
 
 // Mixed operations of several clients on one tree, each checked against the model. Shared by all
@@ -67,7 +72,9 @@ public:
     void power_lost();
 
     // A storage node lost power: what nobody synced there may be gone.
-    void note_storage_power_cut() { storage_lost_power_ = true; }
+    // With `only_copy` there was no other replica.
+    void note_storage_power_cut(bool only_copy);
+    void set_options(WorkloadOptions options) { options_ = options; }
     bool storage_lost_power() const { return storage_lost_power_; }
     // Any write may be refused for want of space, also after it was acknowledged, up to its fsync.
     void set_tight_space(bool tight) { tight_space_ = tight; }
