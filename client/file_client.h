@@ -240,11 +240,15 @@ private:
     void grow(const InodeRef& inode, uint64_t size);
     void buffer_write(const InodeRef& inode, uint64_t offset, const Buffer& data);
     Task<Status> write_through(InodeRef inode, uint64_t offset, Buffer data);
-    Task<Status> write_pieces(SessionId session,
-                              InodeRef inode,
-                              DataId data_id,
-                              uint64_t offset,
-                              Buffer data);
+    struct PiecesWritten {
+        Status status;           // the first error
+        uint64_t end_bytes = 0;  // the chunks may have bytes of it up to here; 0: none
+    };
+    Task<PiecesWritten> write_pieces(SessionId session,
+                                     InodeRef inode,
+                                     DataId data_id,
+                                     uint64_t offset,
+                                     Buffer data);
     Status take_write_error(OpenId id);
     Status hint_write_error(OpenId id);
     Task<Status> sync_data(InodeRef inode);

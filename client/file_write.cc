@@ -271,8 +271,9 @@ void FileClient::buffer_write(const InodeRef& inode, uint64_t offset, const Buff
 }
 
 // Several clients write this file: the bytes go to the chunks, and size and time to the server,
-// before the write returns. It belongs to the session there is when this is called, which the
-// server knows as a writer's.
+// before the write returns. Also of a write that fails the server is told how far it went: what
+// the chunks have beyond the size would belong to nobody. It belongs to the session there is when
+// this is called, which the server knows as a writer's.
 Task<Status> FileClient::write_through(InodeRef inode, uint64_t offset, Buffer data) {
     SessionId session = session_.session();
     // The file may be cut meanwhile: then the bytes may be gone again, or belong to other data.
@@ -280,19 +281,26 @@ Task<Status> FileClient::write_through(InodeRef inode, uint64_t offset, Buffer d
     for (int i = 0; i < kCutsMax; ++i) {
         DataId data_id(inode->attr.data());
         uint64_t cut = inode->attr.cut();
-        KDFS_CO_TRY(co_await write_pieces(session, inode, data_id, offset, data));
+        PiecesWritten written = co_await write_pieces(session, inode, data_id, offset, data);
+        bool lost = !written.status.ok() && written.status.error().code == Errc::kFenced;
+        if (lost || written.end_bytes <= offset) {
+            co_return std::move(written.status);
+        }
         pb::MetaRequest request;
         pb::Flush& op = *request.mutable_flush();
         op.set_ino(inode->ino.value);
-        op.set_size(offset + data.size());
+        op.set_size(written.end_bytes);
         op.set_mtime(time_after(inode->attr.mtime()));
         op.set_cut(cut);
         auto reply = co_await call(std::move(request));
+        if (reply.ok()) {
+            adopt(reply->attr());
+            inode->meta_synced = false;
+        }
+        KDFS_CO_TRY(std::move(written.status));
         if (!reply.ok()) {
             co_return std::move(reply).error();
         }
-        adopt(reply->attr());
-        inode->meta_synced = false;
         if (reply->attr().cut() <= cut) {
             co_return Status();
         }
@@ -302,16 +310,18 @@ Task<Status> FileClient::write_through(InodeRef inode, uint64_t offset, Buffer d
                         " is being truncated again and again by others");
 }
 
-Task<Status> FileClient::write_pieces(SessionId session,
-                                      InodeRef inode,
-                                      DataId data_id,
-                                      uint64_t offset,
-                                      Buffer data) {
+Task<FileClient::PiecesWritten> FileClient::write_pieces(SessionId session,
+                                                         InodeRef inode,
+                                                         DataId data_id,
+                                                         uint64_t offset,
+                                                         Buffer data) {
+    PiecesWritten out;
     pb::Layout layout = inode->attr.layout();
     inode->unwritten = false;
     auto map = co_await map_with(layout);
     if (!map.ok()) {
-        co_return std::move(map).error();
+        out.status = std::move(map).error();
+        co_return out;
     }
     const pb::ChainTable* table = (*map)->table(layout.table());
     std::vector<PieceRange> ranges = split_range(layout, *table, data_id, offset, data.size());
@@ -325,12 +335,18 @@ Task<Status> FileClient::write_pieces(SessionId session,
     // What was fetched before or meanwhile lacks these bytes.
     drop_fetched(*inode, ranges.front().chunk.index, ranges.back().chunk.index);
     for (size_t i = 0; i < results.size(); ++i) {
-        if (!results[i].ok()) {
-            co_return std::move(results[i]).error();
+        if (results[i].ok()) {
+            inode->unsynced.emplace(ranges[i].chain, *results[i]);
         }
-        inode->unsynced.emplace(ranges[i].chain, *results[i]);
+        // Of other failures nobody knows whether they reached the chunk.
+        if (results[i].ok() || results[i].error().code != Errc::kNoSpace) {
+            out.end_bytes = ranges[i].file_offset + ranges[i].length;
+        }
+        if (!results[i].ok() && out.status.ok()) {
+            out.status = std::move(results[i]).error();
+        }
     }
-    co_return Status();
+    co_return out;
 }
 
 Task<Status> FileClient::fsync(OpenId id, bool data_only) {
