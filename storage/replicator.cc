@@ -22,6 +22,9 @@ struct Replicator::WriteJob {
 
     bool from_client() const { return !request.forwarded(); }
     uint64_t base_version() const { return base ? base->version.value : 0; }
+    Refusals::Write as_refused() const {
+        return {request.chain_version(), SessionId(request.session()), request.write_id()};
+    }
 };
 
 class Replicator::WriteCargo final : public Replicator::Cargo {
@@ -31,6 +34,9 @@ public:
         message_.set_forwarded(true);
         message_.set_base_version(job.base_version());
         message_.set_new_version(job.new_version.value);
+    }
+    void insist(bool insists) override {
+        message_.set_must_take(insists || job_.request.must_take());
     }
     RpcCall make(const pb::Chain& chain, TargetId successor, TimePoint deadline) override {
         message_.set_chain_version(chain.version());
@@ -256,6 +262,7 @@ Task<Result<RpcReply>> Replicator::write(RpcRequest request) {
     if (!reply.ok()) {
         if (reply.error().code == Errc::kNoSpace) {
             note_no_room(job);
+            remember_refusal(job);
         }
         co_return seen_from_outside(job.member, reply.error());
     }
@@ -283,10 +290,23 @@ void Replicator::note_no_room(const WriteJob& job) {
     }
 }
 
-bool Replicator::waits_for_room(const Flight& flight, const Error& error) const {
-    const pb::Chain* chain = view_.map() ? view_.map()->chain(flight.member.chain) : nullptr;
-    return error.code == Errc::kNoSpace && chain != nullptr &&
-           member_state(*chain, successor(flight.member)) == pb::MEMBER_SYNCING;
+// The sender goes by the refusal unless it insists: this write must not be done any more.
+void Replicator::remember_refusal(const WriteJob& job) {
+    bool final = job.from_client() || !job.request.must_take();
+    if (final && job.request.session() != 0) {
+        refusals_.put(ChunkSlots::Key(job.member.target, job.key), job.as_refused());
+    }
+}
+
+Status Replicator::check_not_refused(const WriteJob& job) const {
+    bool insists = !job.from_client() && job.request.must_take();
+    if (insists || mutant("forget_refusals") ||
+        !refusals_.contains(ChunkSlots::Key(job.member.target, job.key), job.as_refused())) {
+        return {};
+    }
+    return Error(Errc::kNoSpace,
+                 to_string(job.key) + ": this write was refused for want of room before; " +
+                     "remove files or add targets");
 }
 
 void Replicator::describe(pb::TargetReport& report) {
@@ -328,8 +348,7 @@ bool Replicator::is_duplicate(const WriteJob& job) const {
         return false;
     }
     if (job.request.kind() == pb::WRITE_REPLACE) {
-        // One that fits on the very chunk it brings is for blocks that are damaged here: it is
-        // done.
+        // One that fits on the very chunk it brings is for blocks damaged here: it is done.
         return job.base->version == job.change.new_version && job.base->sums == job.change.sums &&
                job.base->length == job.change.data.size() && !fits_on_base(job);
     }
@@ -464,6 +483,7 @@ Task<Result<pb::WriteReply>> Replicator::locked_write(WriteJob& job, ChunkSlots:
     if (is_duplicate(job)) {
         co_return co_await repeated_write(job);
     }
+    KDFS_CO_TRY(check_not_refused(job));
     if (takes_nothing(job)) {
         remember_nothing_taken(job);
         co_return reply;
@@ -576,9 +596,9 @@ Task<Status> Replicator::forward(Flight& flight, Cargo& cargo) {
             if (sent.ok()) {
                 continue;
             }
-            bool gives_up =
-                (is_refusal(sent.error().code) && !waits_for_room(flight, sent.error())) ||
-                mutant("give_up_after_sending");
+            bool waits_for_room = sent.error().code == Errc::kNoSpace && flight.insists;
+            bool gives_up = (is_refusal(sent.error().code) && !waits_for_room) ||
+                            mutant("give_up_after_sending");
             if (gives_up && !flight.ever_acked) {
                 co_return sent;
             }
@@ -595,6 +615,9 @@ Task<Status> Replicator::send_once(Flight& flight, Cargo& cargo, TargetId next) 
     std::string address = view_.address_of(next);
     const pb::Chain& chain = *view_.map()->chain(flight.member.chain);
     uint64_t version = chain.version();
+    // A member that is being brought up to date and has no room is taken out of the chain.
+    flight.insists = flight.ever_acked || member_state(chain, next) == pb::MEMBER_SYNCING;
+    cargo.insist(flight.insists);
     RpcCall call = cargo.make(chain, next, env_.now() + kForwardTimeout);
     auto reply = co_await peers_.to(address).call(std::move(call));
     if (!reply.ok() && mutant("ack_before_tail")) {

@@ -8,6 +8,7 @@
 #include "storage/chunk_store.h"
 #include "storage/cluster_view.h"
 #include "storage/peer_pool.h"
+#include "storage/refusals.h"
 #include "storage/removal_log.h"
 #include "storage/tombstones.h"
 
@@ -126,11 +127,14 @@ private:
         TargetId acked;  // the successor that has it
         uint64_t acked_version = 0;
         bool ever_acked = false;
+        bool insists = false;  // a refusal for want of room does not end it
     };
     // What travels: how to send it, what an answer means.
     class Cargo {
     public:
         virtual ~Cargo() = default;
+        // Of what is made next: whether the successor may refuse it for good.
+        virtual void insist(bool) {}
         virtual RpcCall make(const pb::Chain& chain, TargetId successor, TimePoint deadline) = 0;
         // The successor's state does not fit: mend it before the next attempt.
         virtual Task<Status> mend(TargetId successor, uint64_t chain_version) = 0;
@@ -216,7 +220,8 @@ private:
                                       uint64_t version);
     Task<Status> replace_damaged(Member member, ChunkKey key, Fetched fetched);
     void note_no_room(const WriteJob& job);
-    bool waits_for_room(const Flight& flight, const Error& error) const;
+    void remember_refusal(const WriteJob& job);
+    Status check_not_refused(const WriteJob& job) const;
     void start_repair(const Member& member, const ChunkKey& key);
     void tell_damaged(TargetId target, const ChunkKey& key, const Error& cause);
     void note_whole(TargetId target, const ChunkKey& key) {
@@ -265,6 +270,7 @@ private:
     std::map<TargetId, ChunkStore*> stores_;
     ChunkSlots slots_;
     Tombstones tombstones_;
+    Refusals refusals_;
     RemovalLog removals_;
     // How often a member lost its place, or may have.
     std::map<std::pair<TargetId, ChainId>, uint64_t> stints_;

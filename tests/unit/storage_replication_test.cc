@@ -398,14 +398,18 @@ Task<void> send_to(Env* env, std::string address, RpcCall call, std::optional<Er
     co_await channel.stop();
 }
 
-std::optional<Errc> ask(ClusterWorld& world, uint64_t node, MessageType type, Buffer body) {
+std::optional<Errc> ask(ClusterWorld& world,
+                        uint64_t node,
+                        MessageType type,
+                        Buffer body,
+                        BufferChain payload = BufferChain()) {
     std::optional<Errc> code;
     std::string address;
     for (const pb::Node& one : world.manager().map().nodes()) {
         address = one.id() == node ? one.address() : address;
     }
     Env& env = world.client_node().env();
-    RpcCall call(type, std::move(body), env.now() + std::chrono::seconds(5));
+    RpcCall call(type, std::move(body), std::move(payload), env.now() + std::chrono::seconds(5));
     EXPECT_TRUE(world.run_on(world.client_node(),
                              send_to(&env, address, std::move(call), &code),
                              kPatience));
@@ -436,6 +440,41 @@ TEST(ReplicationTest, OnlyTheHeadTakesClientsWrites) {
     forwarded.set_forwarded(true);
     forwarded.set_target(head);
     EXPECT_EQ(ask(world, head, MessageType::kWrite, encode(forwarded)), Errc::kNotServing);
+}
+
+// One chunk of 1 MiB, as a client sends it.
+std::optional<Errc> ask_large(ClusterWorld& world, uint64_t index, uint64_t write_id) {
+    ChunkWrite change = change_of(pb::WRITE_DATA, 0, std::string(1 * MiB, 'x'));
+    pb::WriteRequest message = removal(world);
+    message.mutable_chunk()->set_index(index);
+    message.set_kind(pb::WRITE_DATA);
+    message.set_checksums(pack_sums(change.sums));
+    message.set_write_id(write_id);
+    uint64_t head = head_of(chain_of(world)).value;
+    return ask(world, head, MessageType::kWrite, encode(message), change.data);
+}
+
+TEST(ReplicationTest, AWriteThatWasRefusedForWantOfRoomStaysRefused) {
+    ClusterWorld world(9, 3, 1);
+    for (uint64_t node = 1; node <= world.nodes(); ++node) {
+        world.set_capacity(node, 4 * MiB);
+    }
+    world.boot();
+    uint64_t index = 0;
+    while (index < 8 && !ask_large(world, index, 1)) {
+        ++index;
+    }
+    ASSERT_LT(index, 8U);
+    ASSERT_TRUE(world.run_on(world.client_node(),
+                             world.client().remove_data(ChainId(1), DataId(1), 0),
+                             kPatience));
+    world.run_for(std::chrono::seconds(1));
+
+    auto again = ask_large(world, index, 1);
+    auto next = ask_large(world, index, 2);
+
+    EXPECT_EQ(again, Errc::kNoSpace);
+    EXPECT_EQ(next, std::nullopt);
 }
 
 TEST(ReplicationTest, ATruncationThatFoundNoChunkDoesNotCutOneThatWasMadeSince) {
