@@ -131,12 +131,30 @@ class Corruption:
     def scrubbed(self):
         self.make("unread")
         self.damage("unread", 7, 1)
-        self.damage("unread", 200, 2)
+        self.damage("unread", 256, 2)  # in the second chunk
         answer, status = self.scrub()
         assert status == 0 and answer["lost_chunks"] == 0, answer
         assert answer["total"]["damaged"] == 2 and answer["total"]["repaired"] == 2, answer
-        assert self.is_whole("unread", 7, 1) and self.is_whole("unread", 200, 2)
+        assert self.is_whole("unread", 7, 1) and self.is_whole("unread", 256, 2)
         self.expect_right("unread")
+        self.expect_clean_scrub()
+
+    def scrubbed_with_damage_in_both_copies(self):
+        self.make("both")
+        self.damage("both", 7, 1)
+        self.damage("both", 200, 2)
+        answer, status = self.scrub()
+        assert status == 0 and answer["lost_chunks"] == 0, answer
+        # One target asks the other for its copy, which makes that one repair it: then the other's
+        # own scrub may find it whole.
+        total = answer["total"]
+        assert 1 <= total["damaged"] == total["repaired"] <= 2, answer
+        wait_until("both copies are repaired",
+                   lambda: self.is_whole("both", 7, 1) and self.is_whole("both", 200, 2))
+        self.expect_right("both")
+        self.expect_clean_scrub()
+
+    def expect_clean_scrub(self):
         answer, status = self.scrub()
         assert status == 0 and answer["total"]["damaged"] == 0, answer
         assert answer["total"]["unequal"] == 0, answer
@@ -236,8 +254,9 @@ class Corruption:
                 self.expect_right(name)
 
     def run(self):
-        for case in (self.read_around, self.scrubbed, self.damaged_while_stopped, self.lost,
-                     self.damaged_records_of_a_target, self.damaged_records_of_the_mds):
+        for case in (self.read_around, self.scrubbed, self.scrubbed_with_damage_in_both_copies,
+                     self.damaged_while_stopped, self.lost, self.damaged_records_of_a_target,
+                     self.damaged_records_of_the_mds):
             case()
             cluster.say(f"{case.__name__}: as it should be")
 
