@@ -246,6 +246,24 @@ std::shared_ptr<const ClusterMap> Cluster::map() {
     return dynamic_cast<MdsProcess&>(mds_->process()).server().map();
 }
 
+namespace {
+
+Task<void> scrub_flow(mds::Manager* manager) {
+    pb::ScrubRequest request;
+    request.set_run(true);
+    request.set_bytes_per_second(1 * GiB);
+    // Refused or not known: then there is none.
+    (void)co_await manager->scrub(std::move(request));
+}
+
+}  // namespace
+
+void Cluster::order_scrub() {
+    if (mds_->started()) {
+        mds_->spawn(scrub_flow(&dynamic_cast<MdsProcess&>(mds_->process()).server().manager()));
+    }
+}
+
 bool Cluster::session_gone(SessionId session) {
     if (mds_->started()) {
         return dynamic_cast<MdsProcess&>(mds_->process()).server().session_over(session);

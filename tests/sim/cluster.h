@@ -87,6 +87,8 @@ public:
     bool session_gone(SessionId session);
     // What the newest map that a running process has says of losses, for all chains together.
     uint64_t losses();
+    // Has the storage daemons read and compare everything.
+    void order_scrub();
 
     // Once all clients have stopped: what the stores hold fits together. See checks.cc.
     void check_stores();

@@ -95,6 +95,10 @@ void Nemesis::act_more() {
                 slow_disk();
             }
             return;
+        case 4:
+            // No fault: if copies differ, that is one.
+            cluster_.order_scrub();
+            return;
         default:
             return;
     }

@@ -40,6 +40,10 @@ void SimLogBook::write(std::string_view node, LogLevel level, std::string_view l
                   kLevels[static_cast<size_t>(level)]);
     std::string text = prefix;
     text += line;
+    bool alarming = !alarm_text_.empty() && line.find(alarm_text_) != std::string_view::npos;
+    if (alarming && alarm_.empty()) {
+        alarm_ = text;
+    }
     if (verbose_) {
         std::fprintf(stderr, "%s\n", text.c_str());
     }

@@ -45,11 +45,16 @@ public:
     bool verbose() const { return verbose_; }
     void write(std::string_view node, LogLevel level, std::string_view line);
     const std::deque<std::string>& last_lines() const { return lines_; }
+    // What no node may ever say; alarm() is the first line that has it.
+    void set_alarm(std::string text) { alarm_text_ = std::move(text); }
+    const std::string& alarm() const { return alarm_; }
 
 private:
     const SimClock& clock_;
     bool verbose_ = false;
     std::deque<std::string> lines_;
+    std::string alarm_text_;
+    std::string alarm_;
 };
 
 class SimLog final : public LogSink {

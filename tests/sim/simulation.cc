@@ -31,6 +31,7 @@ public:
           cluster_(shared_, verdict_, draw_more(), load_) {
         set_drifts();
         shared_.log_book.set_verbose(options.verbose);
+        shared_.log_book.set_alarm("copies of a chunk differ");
         if (options.verbose) {
             shared_.network.set_tracer(
                 [this](const std::string& from, const std::string& to, const Frame& frame) {
@@ -47,6 +48,9 @@ public:
         if (form()) {
             chaos();
             heal_and_verify();
+        }
+        if (!shared_.log_book.alarm().empty()) {
+            verdict_.wrong("a scrub found: " + shared_.log_book.alarm());
         }
         RunResult result;
         result.verdict = verdict_;
