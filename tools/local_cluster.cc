@@ -116,6 +116,9 @@ Status LocalCluster::start(std::chrono::milliseconds patience) {
     Clock::time_point deadline = Clock::now() + patience;
     Status done = start_daemons(deadline);
     if (done.ok()) {
+        done = wait_for_storage(deadline);
+    }
+    if (done.ok()) {
         done = wait_for_chains(deadline);
     }
     if (done.ok()) {
@@ -284,6 +287,17 @@ Result<std::string> LocalCluster::wait_for_address(const std::string& daemon,
         }
         std::this_thread::sleep_for(kPoll);
     }
+}
+
+// A daemon that cannot open its store ends before it listens. Until the manager notices, the chains
+// look as before, so that they alone do not tell.
+Status LocalCluster::wait_for_storage(Clock::time_point deadline) {
+    for (const std::string& daemon : started_) {
+        if (daemon != "mount") {
+            KDFS_TRY(wait_for_address(daemon, deadline));
+        }
+    }
+    return {};
 }
 
 Status LocalCluster::wait_for_chains(Clock::time_point deadline) {

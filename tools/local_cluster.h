@@ -48,6 +48,7 @@ private:
     Status start_one(const std::string& daemon, std::vector<std::string> arguments);
     Result<std::string> wait_for_address(const std::string& daemon, Clock::time_point deadline);
     Status wait_for_mount(Clock::time_point deadline);
+    Status wait_for_storage(Clock::time_point deadline);
     Status wait_for_chains(Clock::time_point deadline);
     Status check_alive(const std::string& daemon);
     Result<std::string> listen_address(const std::string& daemon, uint64_t index) const;
