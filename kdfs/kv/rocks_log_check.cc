@@ -7,6 +7,7 @@
 #include <array>
 #include <filesystem>
 #include <fstream>
+#include <utility>
 #include <vector>
 
 namespace kdfs {
@@ -151,12 +152,12 @@ Status check_logs(const std::string& directory) {
         RecordScan scan;
         read_file(path, RecordScan::kPartBytes, [&](auto part) { scan.add_part(part); });
         if (scan.readable() < durable) {
-            return Error(Errc::kCorrupt,
-                         "key-value store " + directory + ": its file " + name +
-                             " is damaged: its first " + std::to_string(durable) +
-                             " bytes were on stable storage, what is behind byte " +
-                             std::to_string(scan.readable()) +
-                             " cannot be read; restore the directory from a good copy");
+            std::string detail = "key-value store " + directory + ": its file ";
+            detail += name + " is damaged: its first " + std::to_string(durable);
+            detail += " bytes were on stable storage, what is behind byte ";
+            detail += std::to_string(scan.readable());
+            detail += " cannot be read; restore the directory from a good copy";
+            return Error(Errc::kCorrupt, std::move(detail));
         }
     }
     return {};
