@@ -217,7 +217,7 @@ std::string InodeCache::known_path(InodeId ino) const {
         if (!parent) {
             return path.empty() ? path : "..." + path;
         }
-        path = "/" + name + path;
+        path.insert(0, "/").insert(1, name);
         ino = parent;
     }
     return path;
