@@ -377,6 +377,7 @@ Task<Status> FileClient::sync_data(InodeRef inode) {
     if (inode->unsynced.empty() || mutant("fsync_without_chains")) {
         co_return Status();
     }
+    env_.fault_point("client.fsync.before_chains");
     std::map<ChainId, uint64_t> written = std::move(inode->unsynced);
     inode->unsynced.clear();
     std::map<ChainId, uint64_t> asked = written;

@@ -65,6 +65,7 @@ Task<pb::RecallReply> FileClient::recall(pb::RecallRequest request) {
         co_await drain(inode);
         --inode->forces;
     }
+    env_.fault_point("client.recall.before_answer");
     if (session_.generation() != generation) {
         // The lease went with its session. What is known now belongs to the next one, which the
         // server does not know as a writer of the file before it is asked.

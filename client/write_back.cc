@@ -57,6 +57,7 @@ Task<void> FileClient::write_run(InodeRef inode, WriteBuffer::Run run, Durabilit
     } else {
         written = std::move(map).error();
     }
+    env_.fault_point("client.write.before_done");
     if (!written.ok()) {
         LogEvent(env_.log(), LogLevel::kError, "write lost")
             .with("path", cache_.known_path(inode->ino))

@@ -157,6 +157,7 @@ Task<Status> Gc::remove_everywhere(DeadData dead) {
     for (uint64_t stripe = 0; stripe < std::min(stripes, chunks); ++stripe) {
         ChainId chain = chain_of_piece(dead.layout, *table, stripe * pieces_per_chunk);
         auto removed = co_await state_.storage->remove_data(chain, dead.data, 0, deadline);
+        state_.env.fault_point("mds.gc.between_chains");
         if (!removed.ok() && mutant("collect_once")) {
             break;
         }

@@ -153,6 +153,7 @@ Task<Status> Manager::publish(uint64_t epoch) {
         if (kept.ok() && !mutant("publish_before_durable")) {
             kept = co_await log_.durable();
         }
+        env_.fault_point("mds.map.before_publish");
         publishing_ = false;
         if (!kept.ok()) {
             changed_.pulse();

@@ -480,6 +480,7 @@ void MetaService::fill_statfs(pb::MetaReply& reply) {
 
 // Also an answer that changed nothing waits: what it saw must not be undone by a crash.
 Task<Result<pb::MetaReply>> MetaService::answer(pb::MetaReply reply, bool durable) {
+    state_.env.fault_point("mds.commit.before_reply");
     if (durable && !mutant("fsync_of_names_early")) {
         KDFS_CO_TRY(co_await state_.log.durable());
     } else if (!mutant("answer_before_journal")) {

@@ -122,6 +122,7 @@ Task<bool> Recaller::ask(Key key,
         // Whoever has it open may be writing; the next question leaves it nothing.
         call_state->keep = pb::LEASE_NONE;
     }
+    state_.env.fault_point("mds.recall.before_take");
     Status taken = co_await take_(key.second, body->released());
     if (taken.ok() && current && before && before->mode == pb::LEASE_EXCLUSIVE) {
         state_.leases->note_recall(key.first, state_.env.now());

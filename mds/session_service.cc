@@ -431,6 +431,7 @@ Task<void> SessionService::expire(SessionId id) {
     if (!fenced.ok()) {
         co_return;  // Stopping, or the journal failed: the next life ends it.
     }
+    state_.env.fault_point("mds.session.after_fence");
     Status recovered;
     if (!mutant("skip_size_recovery")) {
         recovered = co_await recover_sizes(id);
@@ -443,6 +444,7 @@ Task<void> SessionService::expire(SessionId id) {
             .with("session", id)
             .with("cause", recovered.error().to_string());
     }
+    state_.env.fault_point("mds.session.before_drop");
     Status dropped;
     if (!recovered.ok() || !known) {
         dropped = co_await forget_ends();

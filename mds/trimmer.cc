@@ -65,6 +65,7 @@ Task<void> Trimmer::run(Trim trim) {
     InodeId ino = trim.ino;
     while (!state_.stopping) {
         Status done = co_await attempt(trim);
+        state_.env.fault_point("mds.trim.before_finish");
         if (done.ok()) {
             done = co_await finish(trim);
         }
@@ -102,6 +103,7 @@ Task<Status> Trimmer::attempt(Trim trim) {
         chunk.index = index++;
         KDFS_CO_TRY(co_await state_.storage->truncate(chain, chunk, within, deadline));
     }
+    state_.env.fault_point("mds.trim.after_first_chunk");
     std::vector<Task<Status>> removals;
     // All chains: chunks beyond the old end may exist that nobody reported.
     for (ChainId chain : chains_of_file(trim.layout, *table, kFileBytesMax)) {

@@ -29,8 +29,10 @@ Task<Status> ChunkStore::open() {
         allocator_->add_slab();
     }
     KDFS_CO_TRY(co_await replay());
+    env_.fault_point("store.open.after_replay");
     KDFS_CO_TRY(co_await load_fallbacks());
     KDFS_CO_TRY(co_await load_records());
+    env_.fault_point("store.open.before_settle");
     KDFS_CO_TRY(co_await settle());
     scope_.spawn(sync_loop());
     co_return Status();
@@ -239,6 +241,7 @@ Task<Status> ChunkStore::settle() {
     recovery_.erase_range(start_of(KeyKind::kRedo), end_of(KeyKind::kRedo));
     put_durable(recovery_);
     KDFS_CO_TRY(kv_.apply(recovery_));
+    env_.fault_point("store.open.in_settle");
     KDFS_CO_TRY(co_await kv_.sync());
     recovery_ = KvBatch();
     fallbacks_.clear();

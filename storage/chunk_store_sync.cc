@@ -90,6 +90,7 @@ Task<Status> ChunkStore::sync_once() {
             (void)fail(result.error());
         }
     }
+    env_.fault_point("store.sync.before_release");
     if (!failure_) {
         after_sync(taken, done);
     }

@@ -267,6 +267,7 @@ Task<Result<RpcReply>> Replicator::write(RpcRequest request) {
         co_return seen_from_outside(job.member, reply.error());
     }
     locked.release();
+    env_.fault_point("storage.write.before_sync");
     Status finished = co_await finish(job);
     if (!finished.ok()) {
         co_return seen_from_outside(job.member, finished.error());
@@ -492,6 +493,7 @@ Task<Result<pb::WriteReply>> Replicator::locked_write(WriteJob& job, ChunkSlots:
     if (!staged.ok()) {
         co_return std::move(staged).error();
     }
+    env_.fault_point("storage.write.after_stage");
     ChunkSlots::Pending pending(slot);
     if (job.base && job.request.kind() == pb::WRITE_REMOVE) {
         tombstones_.put(ChunkSlots::Key(job.member.target, job.key), *job.base);
@@ -503,6 +505,7 @@ Task<Result<pb::WriteReply>> Replicator::locked_write(WriteJob& job, ChunkSlots:
     bool sends = job.request.kind() != pb::WRITE_REPLACE;
     Flight* sent = sends ? &flight : nullptr;
     KDFS_CO_TRY(co_await write_and_forward(job, *staged, sent, cargo));
+    env_.fault_point("storage.write.after_forward");
     // A successor may have come meanwhile. From the last look to the commit nothing waits.
     while (sends && !has_arrived(flight)) {
         KDFS_CO_TRY(co_await forward(flight, cargo));

@@ -317,6 +317,7 @@ Task<Result<uint64_t>> Replicator::remove_page(const pb::RemoveDataRequest& requ
     do {
         KDFS_CO_TRY(co_await forward(flight, cargo));
     } while (!has_arrived(flight));
+    env_.fault_point("storage.remove.after_forward");
     KDFS_CO_TRY(co_await remove_here(member, locked, *pairs, missing));
     std::vector<uint64_t> lacking(cargo.reply().missing().begin(), cargo.reply().missing().end());
     KDFS_CO_TRY(co_await send_missing(member, DataId(request.data()), std::move(lacking)));
@@ -399,6 +400,7 @@ Task<Result<pb::RemoveDataReply>> Replicator::remove_all(pb::RemoveDataRequest m
             reply.add_missing(index);
         }
         first = locked.back().key.chunk.index + 1;
+        env_.fault_point("storage.remove.after_page");
     }
     // Who asked forgets the chunks then, so they must not come back after a power cut. Also if
     // there were none: an attempt that failed may have just removed them.

@@ -232,6 +232,7 @@ Task<Status> Replicator::replace_damaged(Member member, ChunkKey key, Fetched fe
         co_return std::move(staged).error();
     }
     KDFS_CO_TRY(co_await member.store->write_data(*staged));
+    env_.fault_point("storage.repair.before_commit");
     co_return member.store->commit(std::move(*staged));
 }
 

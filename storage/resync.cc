@@ -217,6 +217,7 @@ Task<Status> Resync::push(Job job, ChunkId chunk) {
     key.chunk = chunk;
     Status pushed;
     for (int attempt = 0; attempt < kPushAttemptsMax; ++attempt) {
+        env_.fault_point("resync.before_push");
         pushed = co_await replicator_.push_chunk(job.from, job.to, key, job.version);
         if (pushed.ok() || pushed.error().code == Errc::kStaleMap ||
             pushed.error().code == Errc::kCorrupt) {
@@ -293,6 +294,7 @@ Task<Status> Resync::report(Job job) {
     if (!synced.ok() && !mutant("promote_before_disk_sync")) {
         co_return std::move(synced).error();
     }
+    env_.fault_point("resync.before_report");
     pb::SyncDoneRequest done;
     done.set_chain(job.chain.value);
     done.set_chain_version(job.version);

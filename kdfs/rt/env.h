@@ -34,6 +34,10 @@ public:
         (void)name;
         return false;
     }
+    // A place in the middle of an operation of several steps, where the simulator may let the
+    // process die: nothing that waits after it goes on. Nothing outside the simulator. The names
+    // are listed in tests/sim/fault_points.h.
+    virtual void fault_point(std::string_view name) { (void)name; }
     TimePoint now() { return scheduler().now(); }
 };
 

@@ -47,6 +47,9 @@ Nemesis::Nemesis(Cluster& cluster, Random random, NemesisOptions options)
       last_fault_(cluster.shared().clock.now()) {
     cluster_.shared().network.faults() = options_.network;
     cluster_.shared().faults.set_enabled(true);
+    if (options_.full) {
+        begin_more();
+    }
 }
 
 Duration Nemesis::next_pause() {

@@ -30,6 +30,9 @@ struct NemesisOptions {
     bool bit_rot = false;
     bool unreadable = false;
     bool misdirected = false;
+    // Processes die at named points; see fault_points.h. Not drawn, so that what a seed of the full
+    // mix does without them stays the same.
+    bool fault_points = false;
     bool damages() const { return bit_rot || unreadable || misdirected; }
     // Monotonic clocks run up to this much too fast or too slow. docs/protocol.md (F1, L4) leaves
     // a margin of a sixteenth; real clocks keep to 500.
@@ -64,11 +67,14 @@ private:
     void cut_storage_power();
     void partition();
     // nemesis_full.cc: what only the full mix has.
+    void begin_more();
     void act_more();
     void end_more();
     void partition_one_way();
     void stop_process();
     void slow_disk();
+    void die_at_point(OwnerId owner);
+    bool may_die(OwnerId owner) const;
     // A bout of damage: waits for quiet, damages one node, goes on; true while it lasts.
     bool damage_bout();
     void damage_one();

@@ -51,7 +51,27 @@ std::string NemesisOptions::describe_more() const {
            std::to_string(slow.count()) + " ms" + flag(one_way_partitions, "one-way") +
            flag(stop_processes, "stops") + flag(wall_steps, "wall-steps") +
            flag(slow_disks, "slow-disks") + flag(bit_rot, "rot") + flag(unreadable, "unreadable") +
-           flag(misdirected, "misdirected");
+           flag(misdirected, "misdirected") + flag(fault_points, "points");
+}
+
+void Nemesis::begin_more() {
+    FaultPoints& points = cluster_.shared().fault_points;
+    points.set_on([this](OwnerId owner) { die_at_point(owner); },
+                  [this](OwnerId owner) { return may_die(owner); });
+}
+
+bool Nemesis::may_die(OwnerId owner) const {
+    bool damaged = bout_ == Bout::kDamaged && damaged_->is(owner);
+    return options_.fault_points && (bout_ == Bout::kNone || damaged);
+}
+
+void Nemesis::die_at_point(OwnerId owner) {
+    for (SimNode* node : cluster_.all()) {
+        if (node->is(owner)) {
+            cluster_.kill(*node);
+            later(std::chrono::milliseconds(more_random_.range(1, 8000)), *node);
+        }
+    }
 }
 
 void Nemesis::act_more() {
@@ -209,6 +229,7 @@ void Nemesis::end_damage() {
 
 void Nemesis::end_more() {
     end_damage();
+    cluster_.shared().fault_points.set_off();
     for (const Restart& slowed : slowed_) {
         set_slowness(*slowed.node, {});
     }

@@ -2,6 +2,7 @@
 
 #include "kdfs/base/random.h"
 #include "kdfs/rt/env.h"
+#include "tests/sim/fault_points.h"
 #include "tests/sim/sim_clock.h"
 #include "tests/sim/sim_network.h"
 
@@ -89,13 +90,18 @@ private:
 struct SimShared {
     SimClock clock;
     FaultPlan faults;
+    FaultPoints fault_points;
     SimLogBook log_book;
     SimNetwork network;
     Random random;
     OwnerId next_owner = 1;
 
     explicit SimShared(uint64_t seed)
-        : faults(seed), log_book(clock), network(clock, Random(seed ^ 0x6e6574)), random(seed) {}
+        : faults(seed),
+          fault_points(clock, seed),
+          log_book(clock),
+          network(clock, Random(seed ^ 0x6e6574)),
+          random(seed) {}
 };
 
 // The Env of one incarnation of a node.
@@ -108,6 +114,9 @@ public:
     Random& random() override { return random_; }
     LogSink& log() override { return log_; }
     bool fault(std::string_view name) override { return shared_.faults.draw(name); }
+    void fault_point(std::string_view name) override {
+        shared_.fault_points.pass(name, scheduler_.owner());
+    }
 
     // The process is gone: nothing it began goes on. Call it before destroying what uses this.
     void kill(bool silent);

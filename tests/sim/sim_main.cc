@@ -1,17 +1,22 @@
 // kdfs-sim: runs a simulated cluster from a seed.
 
 #include "kdfs/proto/placement.h"
+#include "tests/sim/fault_points.h"
 #include "tests/sim/simulation.h"
 
 #include <boost/program_options.hpp>
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <exception>
 #include <iostream>
+#include <iterator>
+#include <map>
 #include <string>
+#include <utility>
 
 namespace {
 
@@ -26,6 +31,9 @@ constexpr int kWrongData = 2;
 constexpr int kNoProgress = 3;
 constexpr int kCrash = 4;
 constexpr int kNotRepeatable = 5;
+constexpr int kPointsUnhit = 6;
+
+using PointCounts = std::map<std::string, std::pair<uint64_t, uint64_t>>;
 
 // For the crash handler, which may not allocate.
 char replay_line[128];
@@ -43,6 +51,7 @@ struct Arguments {
     bool twice = false;
     bool quiet = false;
     uint64_t seconds_max = 0;
+    bool all_points = false;
     RunOptions run;
 };
 
@@ -64,7 +73,7 @@ int report(const RunResult& result, uint64_t seed) {
     return wrong ? kWrongData : kNoProgress;
 }
 
-int run_seed(const Arguments& arguments, uint64_t seed) {
+int run_seed(const Arguments& arguments, uint64_t seed, PointCounts& points) {
     char chains[32] = "";
     if (arguments.run.chains_per_target != kdfs::kChainsPerTarget) {
         std::snprintf(chains,
@@ -74,8 +83,9 @@ int run_seed(const Arguments& arguments, uint64_t seed) {
     }
     std::snprintf(replay_line,
                   sizeof replay_line,
-                  "replay with: kdfs-sim %s%s--seed %llu --verbose\n",
+                  "replay with: kdfs-sim %s%s%s--seed %llu --verbose\n",
                   arguments.run.mix == kdfs::sim::Mix::kFull ? "--mix full " : "",
+                  arguments.run.fault_points ? "--points " : "",
                   chains,
                   static_cast<unsigned long long>(seed));
     if (!arguments.quiet) {
@@ -85,6 +95,10 @@ int run_seed(const Arguments& arguments, uint64_t seed) {
     RunOptions options = arguments.run;
     options.seed = seed;
     RunResult result = kdfs::sim::run_simulation(options);
+    for (const auto& [name, count] : result.fault_points) {
+        points[name].first += count.first;
+        points[name].second += count.second;
+    }
     if (int code = report(result, seed)) {
         return code;
     }
@@ -105,6 +119,30 @@ int run_seed(const Arguments& arguments, uint64_t seed) {
             result.faults.c_str());
     }
     return 0;
+}
+
+int report_points(const PointCounts& points, bool all) {
+    int code = 0;
+    for (const auto& [name, count] : points) {
+        std::printf("  %-30s passed %10llu, died %6llu\n",
+                    name.c_str(),
+                    static_cast<unsigned long long>(count.first),
+                    static_cast<unsigned long long>(count.second));
+        if (all && std::find(std::begin(kdfs::sim::kFaultPoints),
+                             std::end(kdfs::sim::kFaultPoints),
+                             name) == std::end(kdfs::sim::kFaultPoints)) {
+            std::fprintf(stderr, "fault point %s is not in fault_points.h\n", name.c_str());
+            code = kPointsUnhit;
+        }
+    }
+    for (const char* name : kdfs::sim::kFaultPoints) {
+        auto found = points.find(name);
+        if (all && (found == points.end() || found->second.second == 0)) {
+            std::fprintf(stderr, "fault point %s let no process die; run more seeds\n", name);
+            code = kPointsUnhit;
+        }
+    }
+    return code;
 }
 
 // "A..B", both included.
@@ -134,6 +172,12 @@ Arguments parse(int argc, char** argv) {
     add("minutes", po::value<uint64_t>(&minutes), "virtual time under faults");
     add("seconds-max", po::value<uint64_t>(&out.seconds_max), "begin no seed after this real time");
     add("twice", po::bool_switch(&out.twice), "run each seed twice and compare the traces");
+    add("points",
+        po::bool_switch(&out.run.fault_points),
+        "processes also die at named places in the middle of operations (with --mix full)");
+    add("all-points",
+        po::bool_switch(&out.all_points),
+        "the same, and fail if one of the places let no process die");
     add("verbose", po::bool_switch(&out.run.verbose), "print every log line");
     po::variables_map values;
     po::store(po::parse_command_line(argc, argv, options), values);
@@ -148,6 +192,10 @@ Arguments parse(int argc, char** argv) {
     out.run.mix = mix == "full" ? kdfs::sim::Mix::kFull : kdfs::sim::Mix::kBasic;
     if (out.run.chains_per_target < 1 || out.run.chains_per_target > 1024) {
         throw po::error("--chains wants 1 to 1024");
+    }
+    out.run.fault_points = out.run.fault_points || out.all_points;
+    if (out.run.fault_points && mix != "full") {
+        throw po::error("--points wants --mix full");
     }
     out.last = out.first;
     if (values.contains("seeds")) {
@@ -174,16 +222,17 @@ int main(int argc, char** argv) {
     }
     auto start = std::chrono::steady_clock::now();
     uint64_t count = 0;
+    PointCounts points;
     for (uint64_t seed = arguments.first; seed <= arguments.last; ++seed) {
         auto gone = std::chrono::steady_clock::now() - start;
         if (arguments.seconds_max != 0 && gone > std::chrono::seconds(arguments.seconds_max)) {
             break;
         }
-        if (int code = run_seed(arguments, seed)) {
+        if (int code = run_seed(arguments, seed, points)) {
             return code;
         }
         ++count;
     }
     std::printf("%llu seeds passed\n", static_cast<unsigned long long>(count));
-    return 0;
+    return arguments.run.fault_points ? report_points(points, arguments.all_points) : 0;
 }

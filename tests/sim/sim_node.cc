@@ -69,6 +69,10 @@ void SimNode::crash(bool power) {
     }
 }
 
+bool SimNode::is(OwnerId owner) const {
+    return life_ && life_->env.sim_scheduler().owner() == owner;
+}
+
 void SimNode::pause() {
     if (life_) {
         shared_.log_book.write(name(), LogLevel::kInfo, "*** stopped");

@@ -39,6 +39,8 @@ public:
     // SIGSTOP and SIGCONT: time goes on meanwhile, and what happens to it waits.
     void pause();
     void resume();
+    // Whether this is the process now running here.
+    bool is(OwnerId owner) const;
     bool running() const { return life_ != nullptr; }
     // start() completed and nothing went wrong.
     bool started() const;

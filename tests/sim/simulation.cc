@@ -69,6 +69,9 @@ public:
             result.faults += name + " " + std::to_string(fault.happened) + "/" +
                              std::to_string(fault.asked) + "  ";
         }
+        for (const auto& [name, count] : shared_.fault_points.counts()) {
+            result.fault_points[name] = {count.passed, count.died};
+        }
         return result;
     }
 
@@ -78,6 +81,7 @@ private:
         shape_.chains_per_target = options_.chains_per_target;
         if (options_.mix == Mix::kFull) {
             faults_.draw_more(more_random_);
+            faults_.fault_points = options_.fault_points;
             shape_.draw_more(more_random_);
             load_.set_tight_space(shape_.tight());
             WorkloadOptions work;

@@ -5,8 +5,10 @@
 #include "tests/sim/verdict.h"
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
+#include <utility>
 
 namespace kdfs::sim {
 
@@ -19,6 +21,8 @@ struct RunOptions {
     Mix mix = Mix::kBasic;
     // Of every target. With few, maps are small and a seed takes a third of the time.
     uint64_t chains_per_target = kChainsPerTarget;
+    // Processes also die at the fault points of the product. With the full mix only.
+    bool fault_points = false;
     bool verbose = false;
     // Of virtual time under faults; drawn from the seed if absent.
     std::optional<Duration> chaos;
@@ -34,6 +38,8 @@ struct RunResult {
     // The last log lines, if it failed.
     std::string log;
     std::string faults;
+    // How often each fault point was passed under faults, and let its process die.
+    std::map<std::string, std::pair<uint64_t, uint64_t>> fault_points;
 };
 
 // One whole cluster from one seed: faults and a checked workload; then everything heals, and within
