@@ -66,11 +66,19 @@ struct ChunkClient::ReadState {
     SessionId session;
     std::set<TargetId> tried;
     Error last;
+    // In this round: one said that it cannot be had from it; one did not say.
     bool corrupt = false;
+    bool away = false;
     bool waited_for_repair = false;
     Duration timeout = kReadAttempt;
     Duration delay = kBackoffMin;
     TimePoint deadline;
+
+    void begin_round() {
+        tried.clear();
+        corrupt = false;
+        away = false;
+    }
 };
 
 class ChunkClient::QueueUse {
@@ -215,23 +223,24 @@ Task<Result<BufferChain>> ChunkClient::read(ChunkRead what) {
         if (state.tried.empty()) {
             state.last = nobody_serves(state.chain);
         }
-        bool may_be_repaired =
-            state.last.code == Errc::kCorrupt && !std::exchange(state.waited_for_repair, true);
-        if ((state.corrupt && !may_be_repaired) || env_.now() >= state.deadline) {
+        // Whoever did not say may have it whole.
+        bool lost = state.corrupt && !state.away;
+        bool may_be_repaired = lost && state.last.code == Errc::kCorrupt &&
+                               !std::exchange(state.waited_for_repair, true);
+        if ((lost && !may_be_repaired) || env_.now() >= state.deadline) {
             co_return state.last;
         }
-        if (state.corrupt) {
+        if (lost) {
             // The members put it together from blocks that one of them has whole.
-            state.corrupt = false;
             co_await sleep_for(env_.scheduler(), kRepairWait);
-            state.tried.clear();
+            state.begin_round();
             continue;
         }
         // Every replica was tried: once more, with more time, or with a newer map.
         co_await source_.wait_newer(map->epoch(), env_.now() + state.delay);
         state.delay = doubled(state.delay, kBackoffMax);
         state.timeout = doubled(state.timeout, kAttemptMax);
-        state.tried.clear();
+        state.begin_round();
     }
 }
 
@@ -291,7 +300,7 @@ Task<Status> ChunkClient::after_read_error(ReadState& state,
         }
         co_await source_.wait_newer(epoch, env_.now() + state.delay);
         state.delay = doubled(state.delay, kBackoffMax);
-        state.tried.clear();
+        state.begin_round();
         co_return Status();
     }
     if (kind == ErrorClass::kFatal && state.last.code != Errc::kCorrupt) {
@@ -301,6 +310,7 @@ Task<Status> ChunkClient::after_read_error(ReadState& state,
     if (kind == ErrorClass::kCaller) {
         co_return state.last;
     }
+    state.away = state.away || kind != ErrorClass::kFatal;
     state.tried.insert(target);
     co_return Status();
 }
