@@ -85,7 +85,7 @@ void FileClient::release(OpenId id) {
 // says that all is written. Unless `sure` that no request under way may have opened it already, the
 // server is told once those that are under way have ended.
 void FileClient::close_unused(Inode& inode, bool sure) {
-    if (!inode.closed() || !inode.server_open || inode.giving_back) {
+    if (!inode.closed() || !inode.server_open || inode.giving_back != 0) {
         return;
     }
     bool gone = inode.attr.nlink() == 0 && !inode.dirty() && !inode.meta_dirty();

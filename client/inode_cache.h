@@ -68,7 +68,8 @@ struct Inode {
     size_t holds = 0;         // who wants no new runs to start
     size_t forces = 0;        // recalls, which override holds
     // The exclusive lease is asked back, and what was written under it is on its way to the chunks.
-    bool giving_back = false;
+    // Its number; 0 if not.
+    uint64_t giving_back = 0;
     AsyncMutex syncing;        // one fsync at a time: the next must not overtake what is under way
     bool sync_runs = false;    // runs that start now are synced by the chunks
     size_t told_not_open = 0;  // removals under way that said so to the server

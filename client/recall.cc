@@ -50,7 +50,9 @@ Task<pb::RecallReply> FileClient::recall(pb::RecallRequest request) {
     }
     bool was_exclusive = inode->lease == pb::LEASE_EXCLUSIVE;
     uint64_t generation = session_.generation();
-    inode->giving_back = inode->giving_back || was_exclusive;
+    if (was_exclusive || inode->giving_back != 0) {
+        inode->giving_back = std::max(inode->giving_back, request.lease_seq());
+    }
     cache_.cap(*inode, request.lease_seq(), request.keep());
     // From here on operations ask the server, so nothing new gets dirty.
     if (S_ISDIR(inode->attr.mode())) {
@@ -76,7 +78,10 @@ Task<pb::RecallReply> FileClient::recall(pb::RecallRequest request) {
     if (invalidator_ != nullptr && request.keep() == pb::LEASE_NONE) {
         invalidator_->attributes(ino);
     }
-    inode->giving_back = false;
+    // The lease may have been given anew meanwhile, and asked back: that recall is not done.
+    if (inode->giving_back <= request.lease_seq()) {
+        inode->giving_back = 0;
+    }
     *reply.mutable_released() = returned(*inode, request, was_exclusive);
     co_return reply;
 }
@@ -123,12 +128,12 @@ std::optional<pb::HeldLease> FileClient::claim(const Inode& inode) {
     bool unsure = inode.attr.nlink() == 0 || inode.open_asks != 0;
     bool open = inode.opens != 0 || (inode.server_open && unsure);
     bool nothing = inode.lease == pb::LEASE_NONE && !open;
-    if (nothing && !inode.meta_dirty() && !inode.giving_back) {
+    if (nothing && !inode.meta_dirty() && inode.giving_back == 0) {
         return {};
     }
     pb::HeldLease one;
     one.set_ino(inode.ino.value);
-    one.set_mode(inode.giving_back ? pb::LEASE_EXCLUSIVE : inode.lease);
+    one.set_mode(inode.giving_back != 0 ? pb::LEASE_EXCLUSIVE : inode.lease);
     one.set_open(open);
     one.set_lease_seq(inode.lease_seq);
     one.set_cut(inode.attr.cut());
@@ -157,7 +162,7 @@ std::vector<pb::HeldLease> FileClient::held(size_t bytes_max) {
     for (bool open : {false, true}) {
         for (const InodeRef& inode : cache_.oldest_first()) {
             auto found = claims.find(inode->ino);
-            bool asked = inode->giving_back || inode->open_asks != 0;
+            bool asked = inode->giving_back != 0 || inode->open_asks != 0;
             bool may_go = !inode->dirty() && !inode->meta_dirty() && !asked;
             if (bytes > bytes_max && found != claims.end() && may_go &&
                 found->second.open() == open) {
@@ -258,7 +263,7 @@ void FileClient::lose_lease(Inode& inode) {
         }
     }
     forget_dirty(inode, 0);
-    inode.giving_back = false;
+    inode.giving_back = 0;
     inode.lease = pb::LEASE_NONE;
     inode.unwritten = false;
     inode.size_dirty = false;
