@@ -219,6 +219,10 @@ Task<Status> ChunkStore::load_record(ChunkKey key, std::string value) {
     }
     if (never_synced) {
         // It is as if the chunk had not been written.
+        LogEvent(env_.log(), LogLevel::kDebug, "chunk that was never synced is incomplete: dropped")
+            .with("target", options_.target)
+            .with("chunk", to_string(key))
+            .with("cause", cause);
         recovery_.erase(record_key(key));
         chunks_ -= 1;
         co_return Status();

@@ -68,6 +68,7 @@ bool Nemesis::may_die(OwnerId owner) const {
 void Nemesis::die_at_point(OwnerId owner) {
     for (SimNode* node : cluster_.all()) {
         if (node->is(owner)) {
+            cluster_.shared().log_book.write(node->name(), LogLevel::kInfo, "*** at a fault point");
             cluster_.kill(*node);
             later(std::chrono::milliseconds(more_random_.range(1, 8000)), *node);
         }
