@@ -73,6 +73,8 @@ struct WriteOp {
 // where a crash is simulated.
 class FileClient final : public LeaseHolder {
 public:
+    // Files of one lost session that the log names by path: each is searched in all names known.
+    static constexpr size_t kPathsToldMax = 16;
     static constexpr Duration kDirtyAge = std::chrono::seconds(1);
     static constexpr Duration kMetaDirtyAge = std::chrono::seconds(5);
     static constexpr Duration kSyncedTimesAge = std::chrono::seconds(1);
@@ -274,7 +276,8 @@ private:
     static std::optional<pb::HeldLease> claim(const Inode& inode);
     void give_up(Inode& inode);
     pb::ReleaseOne returned(Inode& inode, const pb::RecallRequest& request, bool was_exclusive);
-    void lose_lease(Inode& inode);
+    // `paths_told` counts the files that it names in the log.
+    void lose_lease(Inode& inode, size_t& paths_told);
     Task<void> await_own_change(InodeRef inode);
 
     Env& env_;

@@ -217,10 +217,11 @@ void FileClient::suspended() {
 }
 
 void FileClient::resumed(const std::vector<uint64_t>& refused) {
+    size_t paths_told = 0;
     for (uint64_t ino : refused) {
         InodeRef inode = cache_.find(InodeId(ino));
         if (inode) {
-            lose_lease(*inode);
+            lose_lease(*inode, paths_told);
         }
     }
     if (!refused.empty() && invalidator_ != nullptr) {
@@ -229,8 +230,9 @@ void FileClient::resumed(const std::vector<uint64_t>& refused) {
 }
 
 void FileClient::lost() {
+    size_t paths_told = 0;
     for (const InodeRef& inode : cache_.sorted()) {
-        lose_lease(*inode);
+        lose_lease(*inode, paths_told);
         inode->server_open = false;
         inode->server_writes = false;
         inode->lease_seq = 0;
@@ -244,7 +246,7 @@ void FileClient::lost() {
 }
 
 // The lease went without being asked back: what was kept under it is gone.
-void FileClient::lose_lease(Inode& inode) {
+void FileClient::lose_lease(Inode& inode, size_t& paths_told) {
     if (inode.lease == pb::LEASE_NONE && !inode.dirty() && !inode.meta_dirty()) {
         return;
     }
@@ -254,10 +256,11 @@ void FileClient::lose_lease(Inode& inode) {
         std::string what = "inode " + std::to_string(inode.ino.value) +
                            ": unwritten data was lost with the session's lease";
         LogEvent(env_.log(), LogLevel::kError, "data lost")
-            .with("path", cache_.known_path(inode.ino))
+            .with("path", paths_told < kPathsToldMax ? cache_.known_path(inode.ino) : "")
             .with("inode", inode.ino)
             .with("bytes", inode.buffer ? inode.buffer->bytes() : 0)
             .with("cause", "the metadata server took the lease back while it could not be reached");
+        ++paths_told;
         if (!mutant("lose_data_silently")) {
             add_write_error(inode, Error(Errc::kLostData, std::move(what)));
         }
