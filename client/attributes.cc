@@ -107,20 +107,13 @@ Task<Result<pb::Attr>> FileClient::setattr_call(pb::SetAttr op) {
     co_return answer;
 }
 
+// Also a larger size is the server's to set: if a writer went without saying how far it wrote, what
+// it left beyond the end is cut.
 Task<Result<pb::Attr>> FileClient::set_size(InodeRef inode, pb::SetAttr op) {
-    uint64_t size = op.size();
     if (!usable(*inode, pb::LEASE_EXCLUSIVE)) {
         // With the lease no other client writes while the chunks are cut. Without (several
         // writers) the server cuts what it knows of.
         KDFS_CO_TRY(co_await want_exclusive(inode));
-    }
-    bool larger = usable(*inode, pb::LEASE_EXCLUSIVE) && size > inode->attr.size() &&
-                  size <= kFileBytesMax && !op.kill_suid() && !op.has_mode() && !op.has_uid() &&
-                  !op.has_gid() && S_ISREG(inode->attr.mode());
-    if (larger) {
-        drop_fetched(*inode, inode->attr.size() / kChunkBytesMin, UINT64_MAX);
-        grow(inode, size);
-        co_return inode->attr;
     }
     Hold hold(*this, inode);
     co_await hold.quiet();
