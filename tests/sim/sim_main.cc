@@ -121,6 +121,15 @@ int run_seed(const Arguments& arguments, uint64_t seed, PointCounts& points) {
     return 0;
 }
 
+bool all_hit(const PointCounts& points) {
+    return std::all_of(std::begin(kdfs::sim::kFaultPoints),
+                       std::end(kdfs::sim::kFaultPoints),
+                       [&points](const char* name) {
+                           auto found = points.find(name);
+                           return found != points.end() && found->second.second != 0;
+                       });
+}
+
 int report_points(const PointCounts& points, bool all) {
     int code = 0;
     for (const auto& [name, count] : points) {
@@ -177,7 +186,7 @@ Arguments parse(int argc, char** argv) {
         "processes also die at named places in the middle of operations (with --mix full)");
     add("all-points",
         po::bool_switch(&out.all_points),
-        "the same, and fail if one of the places let no process die");
+        "the same until each of the places let one die, and fail if one did not");
     add("verbose", po::bool_switch(&out.run.verbose), "print every log line");
     po::variables_map values;
     po::store(po::parse_command_line(argc, argv, options), values);
@@ -232,6 +241,9 @@ int main(int argc, char** argv) {
             return code;
         }
         ++count;
+        if (arguments.all_points && all_hit(points)) {
+            break;
+        }
     }
     std::printf("%llu seeds passed\n", static_cast<unsigned long long>(count));
     return arguments.run.fault_points ? report_points(points, arguments.all_points) : 0;
