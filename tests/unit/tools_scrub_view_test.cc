@@ -95,14 +95,14 @@ TEST(ScrubViewTest, ItIsDoneWhenEveryTargetOfAChainIs) {
 }
 
 TEST(ScrubViewTest, WrongWordsAreRefused) {
-    for (std::vector<std::string> words : {std::vector<std::string>{"scrub"},
-                                           {"scrub", "begin"},
-                                           {"scrub", "stop", "--rate", "1M"},
-                                           {"scrub", "start", "--json"},
-                                           {"scrub", "start", "--rate", "fast"},
-                                           {"scrub", "start", "--wait", "1"},
-                                           {"scrub", "status", "--wait", "x"},
-                                           {"scrub", "start", "--rat", "1M"}}) {
+    for (const std::vector<std::string>& words : {std::vector<std::string>{"scrub"},
+                                                  {"scrub", "begin"},
+                                                  {"scrub", "stop", "--rate", "1M"},
+                                                  {"scrub", "start", "--json"},
+                                                  {"scrub", "start", "--rate", "fast"},
+                                                  {"scrub", "start", "--wait", "1"},
+                                                  {"scrub", "status", "--wait", "x"},
+                                                  {"scrub", "start", "--rat", "1M"}}) {
         std::ostringstream out;
         std::ostringstream err;
         Console console{out, err};
