@@ -143,8 +143,9 @@ Task<Result<pb::MetaReply>> Session::call(pb::MetaRequest request) {
             co_return reply;
         }
         bool lost = session_gone(reply.error().code);
-        if ((!worth_retry(reply.error().code) && !lost) || env_.now() >= state.deadline ||
-            state_ == State::kStopped) {
+        // Of damaged metadata nobody else has a copy to ask for.
+        bool retry = worth_retry(reply.error().code) && reply.error().code != Errc::kCorrupt;
+        if ((!retry && !lost) || env_.now() >= state.deadline || state_ == State::kStopped) {
             co_return reply;
         }
         if (lost) {

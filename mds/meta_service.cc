@@ -404,6 +404,12 @@ void MetaService::grant_object(SessionId session, pb::LeaseMode want, pb::MetaRe
     }
     pb::LeaseMode most = is_regular(reply.attr()) ? pb::LEASE_EXCLUSIVE : pb::LEASE_READ;
     InodeId ino(reply.attr().ino());
+    // What has no name ends when nobody has it open any more, without a word to others: who lost
+    // the session under which it was opened must ask each time.
+    auto mine = state_.leases->holding(session, ino);
+    if (reply.attr().nlink() == 0 && !(mine && mine->open)) {
+        most = pb::LEASE_NONE;
+    }
     *reply.mutable_grant() =
         state_.leases->grant(session, ino, std::min(want, most), state_.env.now());
 }

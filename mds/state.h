@@ -67,13 +67,22 @@ struct State {
     bool stopping = false;
 };
 
-// Loads what the last call of the namespace lacked.
+// Loads what the last call of the namespace lacked. The log says so if that fails.
 inline Task<Status> load_missing(State& state) {
     Namespace::Missing missing = state.space.missing();
+    Status loaded;
     if (missing.beyond.empty()) {
-        co_return co_await state.store.load(missing.first);
+        loaded = co_await state.store.load(missing.first);
+    } else {
+        loaded =
+            co_await state.store.load_range(missing.first, missing.beyond, missing.entries_max);
     }
-    co_return co_await state.store.load_range(missing.first, missing.beyond, missing.entries_max);
+    if (!loaded.ok()) {
+        LogEvent(state.env.log(), LogLevel::kError, "metadata cannot be read")
+            .with("cause", loaded.error().to_string())
+            .with("next", "restore the metadata server's directory from a good copy");
+    }
+    co_return loaded;
 }
 
 }  // namespace kdfs::mds

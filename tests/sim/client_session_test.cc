@@ -52,6 +52,7 @@ struct Shared {
     pb::LeaseMode grants = pb::LEASE_READ;
     std::shared_ptr<RpcConnection> connection;
     bool answers_meta = true;
+    bool meta_damaged = false;
     Event meta_answered;
     // The sessions that opened the file, wrote to its chunks and closed it, in order.
     std::vector<uint64_t> opened;
@@ -168,6 +169,9 @@ private:
         pb::MetaReply reply;
         shared_.getattrs += request.has_getattr() ? 1 : 0;
         bool speaks_of_file = request.has_getattr() || request.has_open() || request.has_flush();
+        if (shared_.meta_damaged) {
+            return Error(Errc::kCorrupt, "the store is damaged");
+        }
         if (speaks_of_file && shared_.file.nlink() == 0) {
             return Error(Errc::kStaleHandle, "inode 7 is gone");
         }
@@ -497,6 +501,16 @@ TEST_F(ClientSessionTest, AReadFailsWhenNoSessionIsToBeHadForLong) {
 
     ASSERT_TRUE(data->has_value());
     EXPECT_EQ((*data)->error().code, Errc::kFenced);
+}
+
+TEST_F(ClientSessionTest, DamagedMetadataIsReportedAtOnce) {
+    shared_.meta_damaged = true;
+
+    auto opened = begin(files().open(InodeId(7), client::OpenOptions()));
+    pass(std::chrono::seconds(1));
+
+    ASSERT_TRUE(opened->has_value());
+    EXPECT_EQ((*opened)->error().code, Errc::kCorrupt);
 }
 
 TEST_F(ClientSessionTest, OfMoreLeasesThanOneRequestNamesTheOldestOfClosedFilesAreGivenUp) {

@@ -108,6 +108,28 @@ TEST_P(MdsLeaseTest, AnUnlinkedFileThatIsClosedAfterARestartWaitsForThoseWhoAreN
     EXPECT_EQ(meta(0, getattr(ino)).error().code, Errc::kStaleHandle);
 }
 
+TEST_P(MdsLeaseTest, OfAFileWithoutNamesOnlyWhoHasItOpenGetsALease) {
+    open(0);
+    open(1);
+    auto made = meta(0, create(0, "f"));
+    ASSERT_TRUE(made.ok()) << made.error().to_string();
+    uint64_t ino = made->attr().ino();
+    ASSERT_TRUE(close(0, ino).ok());
+    ASSERT_TRUE(meta(1, opening(ino, false)).ok());
+    pb::MetaRequest remove;
+    remove.set_seq(client(1).next_seq());
+    remove.mutable_remove()->set_parent(kRootInode.value);
+    remove.mutable_remove()->set_name("f");
+    ASSERT_TRUE(meta(1, remove).ok());
+
+    auto other = meta(0, getattr(ino));
+    ASSERT_TRUE(other.ok()) << other.error().to_string();
+    EXPECT_EQ(other->grant().mode(), pb::LEASE_NONE);
+    auto opener = meta(1, getattr(ino));
+    ASSERT_TRUE(opener.ok()) << opener.error().to_string();
+    EXPECT_EQ(opener->grant().mode(), pb::LEASE_READ);
+}
+
 INSTANTIATE_TEST_SUITE_P(Seeds, MdsLeaseTest, ::testing::Range<uint64_t>(0, 10));
 
 }  // namespace
