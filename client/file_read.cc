@@ -78,7 +78,18 @@ Task<Result<BufferChain>> FileClient::read_under(SessionId session,
             fetch(view, piece);
         }
     }
-    co_return co_await read_range(std::move(view), offset, length);
+    InodeRef read_from = view.inode;
+    bool may_end = !view.cached && read_from->attr.nlink() == 0;
+    auto data = co_await read_range(std::move(view), offset, length);
+    if (data.ok() && may_end) {
+        // It ends when the last session with it open closes it, and this one may not count as one:
+        // then chunks that are gone were read as zeros.
+        auto still = co_await fresh(read_from->ino);
+        if (!still.ok()) {
+            co_return std::move(still).error();
+        }
+    }
+    co_return data;
 }
 
 Task<Result<BufferChain>> FileClient::read_range(ReadView view, uint64_t offset, uint64_t length) {

@@ -53,6 +53,8 @@ struct Shared {
     std::shared_ptr<RpcConnection> connection;
     bool answers_meta = true;
     bool meta_damaged = false;
+    // How often a file without names is looked at before it ends.
+    std::optional<uint64_t> looks_left;
     Event meta_answered;
     // The sessions that opened the file, wrote to its chunks and closed it, in order.
     std::vector<uint64_t> opened;
@@ -171,6 +173,15 @@ private:
         bool speaks_of_file = request.has_getattr() || request.has_open() || request.has_flush();
         if (shared_.meta_damaged) {
             return Error(Errc::kCorrupt, "the store is damaged");
+        }
+        if (request.has_getattr() && shared_.looks_left) {
+            if (shared_.looks_left == 0U) {
+                return Error(Errc::kStaleHandle, "inode 7 is gone");
+            }
+            --*shared_.looks_left;
+            *reply.mutable_attr() = shared_.file;
+            reply.mutable_attr()->set_nlink(0);
+            return RpcReply(encode(reply));
         }
         if (speaks_of_file && shared_.file.nlink() == 0) {
             return Error(Errc::kStaleHandle, "inode 7 is gone");
@@ -501,6 +512,20 @@ TEST_F(ClientSessionTest, AReadFailsWhenNoSessionIsToBeHadForLong) {
 
     ASSERT_TRUE(data->has_value());
     EXPECT_EQ((*data)->error().code, Errc::kFenced);
+}
+
+TEST_F(ClientSessionTest, AFileWithoutNamesThatEndsWhileItIsReadDoesNotReadAsZeros) {
+    client::OpenId id = open_file();
+    shared_.over.insert(1);
+    pass(std::chrono::seconds(5));
+    ASSERT_EQ(shared_.sessions, 2U);
+    shared_.looks_left = 1;
+    shared_.chunks.clear();
+
+    auto data = run(files().read(id, 0, 100));
+
+    ASSERT_TRUE(data.has_value());
+    EXPECT_EQ(data->error().code, Errc::kStaleHandle);
 }
 
 TEST_F(ClientSessionTest, DamagedMetadataIsReportedAtOnce) {
