@@ -287,7 +287,6 @@ Task<Status> ChunkClient::after_read_error(ReadState& state,
             .with("chunk", to_string(state.chunk))
             .with("target", target)
             .with("cause", error.detail);
-        state.corrupt = true;
     }
     state.last = with_chunk(std::move(error), state.chunk, target);
     ErrorClass kind = error_class(state.last.code);
@@ -303,14 +302,13 @@ Task<Status> ChunkClient::after_read_error(ReadState& state,
         state.begin_round();
         co_return Status();
     }
-    if (kind == ErrorClass::kFatal && state.last.code != Errc::kCorrupt) {
-        // Another replica may have it; if all say the same, that is the answer.
-        state.corrupt = true;
-    }
     if (kind == ErrorClass::kCaller) {
         co_return state.last;
     }
-    state.away = state.away || kind != ErrorClass::kFatal;
+    // Another replica may have it; if all say the same, that is the answer.
+    bool has_it_not = state.last.code == Errc::kCorrupt || kind == ErrorClass::kFatal;
+    state.corrupt = state.corrupt || has_it_not;
+    state.away = state.away || !has_it_not;
     state.tried.insert(target);
     co_return Status();
 }

@@ -40,6 +40,7 @@ struct Shared {
     uint64_t sessions = 0;
     uint64_t lease_seq = 0;
     bool storage_serves = true;
+    bool storage_damaged = false;
     uint64_t reads_refused = 0;
     // Files that directories list in pages, with read leases, from inode kFirstListed on.
     uint64_t listed = 0;
@@ -247,6 +248,9 @@ private:
         }
         if (shared_.over.contains(body->session())) {
             co_return fenced();
+        }
+        if (shared_.storage_damaged) {
+            co_return Error(Errc::kCorrupt, "block 0 has a wrong checksum");
         }
         // Of a chunk that is gone there is nothing, which reads as zeros.
         BufferChain data(Buffer::copy_of(std::string_view(shared_.chunks[body->chunk().data()])));
@@ -526,6 +530,17 @@ TEST_F(ClientSessionTest, AFileWithoutNamesThatEndsWhileItIsReadDoesNotReadAsZer
 
     ASSERT_TRUE(data.has_value());
     EXPECT_EQ(data->error().code, Errc::kStaleHandle);
+}
+
+TEST_F(ClientSessionTest, WhatEveryMemberSaysIsDamagedIsReportedSoon) {
+    client::OpenId id = open_file();
+    shared_.storage_damaged = true;
+
+    auto data = begin(files().read(id, 0, 100));
+    pass(std::chrono::seconds(5));
+
+    ASSERT_TRUE(data->has_value());
+    EXPECT_EQ((*data)->error().code, Errc::kCorrupt);
 }
 
 TEST_F(ClientSessionTest, DamagedMetadataIsReportedAtOnce) {
