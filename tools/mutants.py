@@ -4,8 +4,9 @@
 usage: mutants.py BUILD [--seeds N] [--unit-only] [--sim-only] [NAME...]
 
 BUILD is a build with -DKDFS_MUTANTS=ON. Each mutant runs the unit tests and then, if none of them
-noticed, seeds of kdfs-sim from 1 to N (500) until one fails that passes without the mutant. Prints
-one line per mutant and exits with 1 if one survives.
+noticed, seeds of kdfs-sim from 1 to N (500) until one fails that passes without the mutant: of
+small clusters under all faults, then of the basic mix. Prints one line per mutant and exits with 1
+if one survives.
 """
 
 import argparse
@@ -63,20 +64,27 @@ def unit_killers(build, mutant):
 
 
 def sim_killer(build, mutant, seeds):
-    program = str(build / "bin/kdfs-sim")
+    for mix in (["--mix", "full", "--chains", "8"], []):
+        seed = killing_seed([str(build / "bin/kdfs-sim"), *mix], mutant, seeds)
+        if seed:
+            return " ".join(["kdfs-sim", *mix, "--seed", str(seed)])
+    return ""
+
+
+def killing_seed(program, mutant, seeds):
     first = 1
     while first <= seeds:
         last = min(first + SEEDS_AT_ONCE - 1, seeds)
-        code, text = run([program, "--seeds", f"{first}..{last}"], mutant)
+        code, text = run([*program, "--seeds", f"{first}..{last}"], mutant)
         if code == 0:
             first = last + 1
             continue
         found = re.search(r"--seed (\d+)", text) or re.search(r"seed (\d+)", text)
         seed = int(found.group(1)) if found else first
-        if run([program, "--seed", str(seed)], "")[0] == 0:
-            return f"kdfs-sim --seed {seed}"
+        if run([*program, "--seed", str(seed)], "")[0] == 0:
+            return seed
         first = seed + 1  # Fails without the mutant too: says nothing.
-    return ""
+    return 0
 
 
 def main():
