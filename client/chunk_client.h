@@ -60,6 +60,7 @@ public:
     static constexpr Duration kReadAttempt = std::chrono::seconds(2);
     static constexpr Duration kWriteAttempt = std::chrono::seconds(5);
     static constexpr Duration kAttemptMax = std::chrono::seconds(20);
+    // So many damaged copies are named as errors in the log of one mount, the rest for debugging.
     static constexpr size_t kToldMax = 1024;
     // When every member has the chunk damaged, before they are asked once more.
     static constexpr Duration kRepairWait = std::chrono::milliseconds(500);

@@ -59,8 +59,10 @@ Task<void> FileClient::write_run(InodeRef inode, WriteBuffer::Run run, Durabilit
     }
     env_.fault_point("client.write.before_done");
     if (!written.ok()) {
+        // Once per error that is reported: the search looks through all names.
+        std::string path = inode->untold_error() ? "" : cache_.known_path(inode->ino);
         LogEvent(env_.log(), LogLevel::kError, "write lost")
-            .with("path", cache_.known_path(inode->ino))
+            .with("path", path)
             .with("inode", inode->ino)
             .with("chunk", to_string(chunk))
             .with("cause", written.error().to_string());

@@ -139,6 +139,7 @@ public:
     static constexpr int kReadAttemptsMax = 4;
     static constexpr int kLoadAttemptsMax = 16;
     static constexpr uint64_t kScanPage = 512;
+    // So many damaged chunks are named as errors in the log, the rest for debugging.
     static constexpr size_t kToldMax = 1024;
 
     ChunkStore(Env& env, Disk& disk, KvStore& kv, StoreOptions options);

@@ -19,6 +19,7 @@ import subprocess
 import time
 
 import cluster
+from flip_bit import flip_bit
 
 # What is flipped: the daemon's part of the state directory, and the kinds of files in it.
 KINDS = {
@@ -38,16 +39,6 @@ def arguments():
     parser.add_argument("--seconds", type=int, default=0)
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
     return parser.parse_args()
-
-
-def flip(path, offset, bit):
-    """In the file and on its disk."""
-    fd = os.open(path, os.O_RDWR)
-    byte = os.pread(fd, 1, offset)[0]
-    os.pwrite(fd, bytes([byte ^ (1 << bit)]), offset)
-    os.fsync(fd)
-    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-    os.close(fd)
 
 
 def used_ranges(path):
@@ -218,7 +209,7 @@ class BitFlips:
             return False
         path, (begin, end) = self.random.choice(places)
         offset, bit = self.random.randrange(begin, end), self.random.randrange(8)
-        flip(path, offset, bit)
+        flip_bit(path, offset, bit)
         self.last = f"{path.relative_to(self.state)} byte {offset} bit {bit}"
         return True
 

@@ -87,11 +87,7 @@ TEST_P(MdsLeaseTest, AnUnlinkedFileThatIsClosedAfterARestartWaitsForThoseWhoAreN
     ASSERT_TRUE(made.ok()) << made.error().to_string();
     uint64_t ino = made->attr().ino();
     ASSERT_TRUE(meta(1, opening(ino, true)).ok());
-    pb::MetaRequest remove;
-    remove.set_seq(client(1).next_seq());
-    remove.mutable_remove()->set_parent(kRootInode.value);
-    remove.mutable_remove()->set_name("f");
-    ASSERT_TRUE(meta(1, remove).ok());
+    ASSERT_TRUE(meta(1, remove(1, "f")).ok());
     mds_->kill();
     mds_->boot();
     pass(std::chrono::seconds(1));
@@ -116,11 +112,7 @@ TEST_P(MdsLeaseTest, OfAFileWithoutNamesOnlyWhoHasItOpenGetsALease) {
     uint64_t ino = made->attr().ino();
     ASSERT_TRUE(close(0, ino).ok());
     ASSERT_TRUE(meta(1, opening(ino, false)).ok());
-    pb::MetaRequest remove;
-    remove.set_seq(client(1).next_seq());
-    remove.mutable_remove()->set_parent(kRootInode.value);
-    remove.mutable_remove()->set_name("f");
-    ASSERT_TRUE(meta(1, remove).ok());
+    ASSERT_TRUE(meta(1, remove(1, "f")).ok());
 
     auto other = meta(0, getattr(ino));
     ASSERT_TRUE(other.ok()) << other.error().to_string();

@@ -396,13 +396,17 @@ protected:
         op->set_want_parent(pb::LEASE_READ);
         return request;
     }
-    // As its maker does that has it not open and wrote nothing.
-    pb::MetaRequest remove_unwritten(size_t n, const std::string& name, const pb::MetaReply& made) {
+    pb::MetaRequest remove(size_t n, const std::string& name) {
         pb::MetaRequest request;
         request.set_seq(client(n).next_seq());
+        request.mutable_remove()->set_parent(kRootInode.value);
+        request.mutable_remove()->set_name(name);
+        return request;
+    }
+    // As its maker does that has it not open and wrote nothing.
+    pb::MetaRequest remove_unwritten(size_t n, const std::string& name, const pb::MetaReply& made) {
+        pb::MetaRequest request = remove(n, name);
         pb::Remove* op = request.mutable_remove();
-        op->set_parent(kRootInode.value);
-        op->set_name(name);
         op->set_not_open_ino(made.attr().ino());
         op->set_unwritten_lease_seq(made.grant().lease_seq());
         return request;
