@@ -122,6 +122,23 @@ bool FileClient::usable(const Inode& inode, pb::LeaseMode mode) const {
     return inode.lease >= mode && session_.usable();
 }
 
+pb::LeaseMode FileClient::lease(InodeId ino) const {
+    InodeRef inode = cache_.find(ino);
+    return inode && session_.usable() ? inode->lease : pb::LEASE_NONE;
+}
+
+std::vector<std::pair<InodeId, pb::LeaseMode>> FileClient::leases() const {
+    std::vector<std::pair<InodeId, pb::LeaseMode>> out;
+    if (session_.usable()) {
+        for (const InodeRef& inode : cache_.oldest_first()) {
+            if (inode->lease != pb::LEASE_NONE) {
+                out.emplace_back(inode->ino, inode->lease);
+            }
+        }
+    }
+    return out;
+}
+
 const pb::Attr* FileClient::cached_attr(InodeId ino) {
     InodeRef inode = cache_.find(ino);
     if (!inode || !usable(*inode, pb::LEASE_READ)) {
@@ -161,12 +178,15 @@ void FileClient::take_attr(const pb::Attr& attr, const pb::Grant& grant) {
         // What is dirty beyond was written before the size was set, or beside it.
         forget_dirty(*inode, attr.size());
     }
-    bool had_lease = inode->lease != pb::LEASE_NONE;
+    pb::LeaseMode had = inode->lease;
     cache_.adopt_grant(*inode, grant);
-    if (had_lease && inode->lease == pb::LEASE_NONE) {
+    if (had != pb::LEASE_NONE && inode->lease == pb::LEASE_NONE) {
         drop_inode_cache(*inode);
     }
     cache_.adopt_attr(*inode, attr);
+    if (inode->lease > had && lease_watch_) {
+        lease_watch_(inode->ino);
+    }
 }
 
 // The inode of an answer that was taken; it may have gone from the cache since.

@@ -7,6 +7,7 @@
 #include "kdfs/proto/layout.h"
 #include "kdfs/proto/meta.pb.h"
 #include "kdfs/rt/env.h"
+#include "kdfs/rt/function.h"
 #include "kdfs/rt/sync.h"
 
 #include <map>
@@ -15,6 +16,7 @@
 #include <set>
 #include <string>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 namespace kdfs::client {
@@ -147,6 +149,13 @@ public:
     bool attr_cacheable(InodeId ino) { return cached_attr(ino) != nullptr; }
     // `ino` is 0 for a name that does not exist.
     bool name_cacheable(InodeId parent, const std::string& name, InodeId ino);
+
+    // What is cached of the inode is used under this now; NONE if it is not.
+    pb::LeaseMode lease(InodeId ino) const;
+    // All that are not NONE.
+    std::vector<std::pair<InodeId, pb::LeaseMode>> leases() const;
+    // `watch` is called on the loop with each inode whose lease an answer made a higher one.
+    void watch_leases(Function<void(InodeId)> watch) { lease_watch_ = std::move(watch); }
 
     Session& session() { return session_; }
     ChunkClient& chunks() { return chunks_; }
@@ -309,6 +318,7 @@ private:
     uint64_t next_open_ask_ = 1;
     // To be looked at again. Each waits only for requests that were under way when it came.
     std::map<InodeId, Suspect> suspects_;
+    Function<void(InodeId)> lease_watch_;
 
     Session session_;
     ChunkClient chunks_;

@@ -278,6 +278,14 @@ size_t LeaseTable::open_count(SessionId session) const {
     return per == sessions_.end() ? 0 : per->second.open;
 }
 
+size_t LeaseTable::held() const {
+    size_t out = 0;
+    for (const auto& [ino, entry] : inodes_) {
+        out += entry.holders.size();
+    }
+    return out;
+}
+
 std::vector<InodeId> LeaseTable::excess(SessionId session, size_t most) const {
     std::vector<InodeId> out;
     size_t leases = lease_count(session);

@@ -115,6 +115,8 @@ public:
     std::vector<InodeId> inodes(SessionId session) const;
     size_t lease_count(SessionId session) const;
     size_t open_count(SessionId session) const;
+    // Of all sessions: inodes with a lease or open.
+    size_t held() const;
     // Leases beyond the session's bound, oldest first, `most` at most. Open files and exclusive
     // leases are spared as long as others suffice.
     std::vector<InodeId> excess(SessionId session, size_t most) const;

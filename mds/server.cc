@@ -94,6 +94,10 @@ bool Server::session_over(SessionId session) {
     return found == nullptr || found->dead;
 }
 
+Server::Held Server::held() const {
+    return {state_.sessions.all().size(), state_.leases ? state_.leases->held() : 0};
+}
+
 Task<Result<uint64_t>> Server::begin_life() {
     KDFS_CO_TRY_ASSIGN(std::optional<std::string> stored,
                        co_await get_loaded(state_.store, life_key()));

@@ -46,6 +46,12 @@ public:
     Manager& manager() { return state_.manager; }
     // True if requests of the session are refused: it ended, or never was.
     bool session_over(SessionId session);
+    // The sessions, and what they hold: leases and open files, counted per session and inode.
+    struct Held {
+        size_t sessions = 0;
+        size_t inodes = 0;
+    };
+    Held held() const;
 
 private:
     Task<Result<RpcReply>> handle(RpcRequest request);

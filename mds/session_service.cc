@@ -347,7 +347,7 @@ Task<Result<RpcReply>> SessionService::end(RpcRequest rpc) {
     }
     std::vector<SessionId> ended = state_.sessions.take_named(request.name());
     for (SessionId id : ended) {
-        scope_.spawn(expire(id));
+        scope_.spawn(expire(id, state_.env.now()));
     }
     pb::EndSessionReply reply;
     reply.set_ended(static_cast<uint32_t>(ended.size()));
@@ -376,7 +376,7 @@ Task<void> SessionService::look_for_expired() {
             state_.sessions.excuse(now - next, now);
         }
         for (SessionId id : state_.sessions.take_expired(now)) {
-            scope_.spawn(expire(id));
+            scope_.spawn(expire(id, state_.sessions.lease_end(*state_.sessions.find(id))));
         }
         if (!orphans_swept_ && !state_.sessions.in_grace()) {
             orphans_swept_ = true;
@@ -417,7 +417,7 @@ Task<void> SessionService::sweep_orphans() {
     }
 }
 
-Task<void> SessionService::expire(SessionId id) {
+Task<void> SessionService::expire(SessionId id, TimePoint lease_end) {
     Session* session = state_.sessions.find(id);
     LogEvent(state_.env.log(), LogLevel::kWarn, "session ended: its client did not answer")
         .with("session", id)
@@ -443,6 +443,14 @@ Task<void> SessionService::expire(SessionId id) {
         LogEvent(state_.env.log(), LogLevel::kWarn, "sizes of files of an ended session not found")
             .with("session", id)
             .with("cause", recovered.error().to_string());
+    }
+    // Of a session that was ended while it renews its lease nobody knows whether its client has
+    // heard of it: until the lease is over it may go by what it caches.
+    while (!state_.stopping && state_.env.now() < lease_end && !mutant("drop_before_lease_end")) {
+        co_await stop_.wait_until(lease_end);
+    }
+    if (state_.stopping) {
+        co_return;
     }
     state_.env.fault_point("mds.session.before_drop");
     Status dropped;

@@ -63,7 +63,8 @@ private:
     Task<Status> load_replies();
     Task<void> look_for_expired();
     Task<void> sweep_orphans();
-    Task<void> expire(SessionId id);
+    // What it held is given away at `lease_end` at the earliest.
+    Task<void> expire(SessionId id, TimePoint lease_end);
     Task<Status> forget_ends();
     Task<Status> recover_sizes(SessionId id);
     Task<Status> recover_size(InodeId ino);

@@ -113,8 +113,12 @@ void Cluster::build_client(uint64_t number) {
     options.read_ahead_bytes = 256 * KiB;
     options.read_cache_bytes = MiB;
     options.window_bytes = MiB;
-    SimNode::Factory make = [options](SimNode&, Env& env) {
-        return std::make_unique<ClientProcess>(env, options);
+    SimNode::Factory make = [this, number, options](SimNode&, Env& env) {
+        auto process = std::make_unique<ClientProcess>(env, options);
+        client::FileClient& files = process->files();
+        files.watch_leases(
+            [this, number, &files](InodeId ino) { check_lease(number - 1, files, ino); });
+        return process;
     };
     clients_.push_back(std::make_unique<SimNode>(shared_,
                                                  identity(PeerRole::kClient, 0, options.name),
@@ -209,6 +213,7 @@ void Cluster::enlarge_disks() {
 
 void Cluster::tend() {
     load_.notice_losses();
+    check_all_leases();
     for (SimNode* node : all()) {
         if (node->running() && !node->failure().ok()) {
             shared_.log_book.write(node->name(),

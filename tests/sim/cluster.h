@@ -92,12 +92,17 @@ public:
 
     // Once all clients have stopped: what the stores hold fits together. See checks.cc.
     void check_stores();
+    // Then the metadata server soon knows of no session and no lease. See leases.cc.
+    void check_no_lease_left();
 
 private:
     void build_mds();
     void build_storage(uint64_t number);
     void build_client(uint64_t number);
     void gone(SimNode& node);
+    // Nobody uses an inode under the exclusive lease while another client uses it under any.
+    void check_lease(size_t client, const client::FileClient& files, InodeId ino);
+    void check_all_leases();
     std::optional<mds::NamespaceReport> check_namespace();
     void check_chunks(const std::set<DataId>& owned);
     void compare(const pb::Chain& chain,
@@ -112,6 +117,7 @@ private:
     std::vector<std::unique_ptr<SimNode>> storage_;
     std::vector<std::unique_ptr<SimNode>> clients_;
     std::vector<bool> working_;
+    TimePoint next_look_at_leases_{};
 };
 
 }  // namespace kdfs::sim

@@ -122,6 +122,24 @@ TEST_P(MdsLeaseTest, OfAFileWithoutNamesOnlyWhoHasItOpenGetsALease) {
     EXPECT_EQ(opener->grant().mode(), pb::LEASE_READ);
 }
 
+TEST_P(MdsLeaseTest, WhoIsEndedForARecallItDoesNotAnswerKeepsItsLeasesUntilItsTimeIsOver) {
+    open(0);
+    open(1);
+    auto made = meta(0, create(0, "f"));
+    ASSERT_TRUE(made.ok()) << made.error().to_string();
+    client(0).withhold();
+
+    auto seen = meta(1, getattr(made->attr().ino()));
+    for (int again = 0; again < 3 && !seen.ok(); ++again) {
+        seen = meta(1, getattr(made->attr().ino()));
+    }
+
+    ASSERT_TRUE(seen.ok()) << seen.error().to_string();
+    // The client may not have heard that it was ended.
+    TimePoint now = clients_[0]->env().now();
+    EXPECT_GE(now, client(0).renewed() + mds::Options().session_lease);
+}
+
 INSTANTIATE_TEST_SUITE_P(Seeds, MdsLeaseTest, ::testing::Range<uint64_t>(0, 10));
 
 }  // namespace

@@ -247,6 +247,10 @@ public:
     void forget_caches() { no_caching_ = true; }
     // As a process that is stopped: its connection stays, and nothing comes over it.
     void freeze() { frozen_ = true; }
+    // Renews its lease, but answers no recall.
+    void withhold() { withholding_ = true; }
+    // When the last renewal that the server took was sent.
+    TimePoint renewed() const { return renewed_; }
     uint64_t recalls() const { return recalls_; }
     uint64_t session() const { return session_; }
     const std::map<uint64_t, pb::HeldLease>& held() const { return held_; }
@@ -264,8 +268,10 @@ private:
             }
             pb::RenewRequest request;
             request.set_session(session_);
+            TimePoint sent = env_.now();
             RpcCall call(MessageType::kRenew, encode(request), deadline());
-            (void)co_await channel_.call(std::move(call));
+            auto reply = co_await channel_.call(std::move(call));
+            renewed_ = reply.ok() ? sent : renewed_;
         }
     }
     Task<Result<RpcReply>> handle(RpcRequest request) {
@@ -274,7 +280,7 @@ private:
         }
         auto recall = decode<pb::RecallRequest>(request.body);
         ++recalls_;
-        if (frozen_) {
+        if (frozen_ || withholding_) {
             co_await sleep_for(env_.scheduler(), std::chrono::hours(1));
         }
         pb::RecallReply reply;
@@ -300,6 +306,8 @@ private:
     bool renewing_ = false;
     bool no_caching_ = false;
     bool frozen_ = false;
+    bool withholding_ = false;
+    TimePoint renewed_{};
     std::map<uint64_t, uint64_t> sizes_;
     std::map<uint64_t, pb::HeldLease> held_;
     RpcChannel channel_;

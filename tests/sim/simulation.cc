@@ -169,6 +169,7 @@ private:
         }
         stop_clients();
         if (!verdict_.failed()) {
+            cluster_.check_no_lease_left();
             cluster_.check_stores();
         }
     }
