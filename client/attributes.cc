@@ -115,14 +115,20 @@ Task<Result<pb::Attr>> FileClient::set_size(InodeRef inode, pb::SetAttr op) {
         // writers) the server cuts what it knows of.
         KDFS_CO_TRY(co_await want_exclusive(inode));
     }
-    Hold hold(*this, inode);
+    Hold hold(*this, inode, Hold::For::kTruncation);
     co_await hold.quiet();
+    Status told;
     if (inode->meta_dirty()) {
         // The server must know how far the chunks reach, to cut them.
-        KDFS_CO_TRY(co_await flush_meta(inode, false));
+        told = co_await flush_meta(inode, false);
     }
-    co_await hold.quiet();
-    auto attr = co_await setattr_call(std::move(op));
+    Result<pb::Attr> attr = pb::Attr();
+    if (told.ok()) {
+        co_await hold.quiet();
+        attr = co_await setattr_call(std::move(op));
+    } else {
+        attr = std::move(told).error();
+    }
     if (attr.ok()) {
         drop_fetched(*inode, 0, UINT64_MAX);
     }

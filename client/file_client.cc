@@ -99,6 +99,9 @@ Task<Result<pb::MetaReply>> FileClient::call(pb::MetaRequest request, OpenAsk* a
     auto reply = co_await session_.call(std::move(request));
     if (reply.ok()) {
         Status sound = check_layouts(*reply);
+        if (sound.ok()) {
+            sound = check_kinds(*reply);
+        }
         if (!sound.ok()) {
             reply = std::move(sound).error();
         }
@@ -116,6 +119,25 @@ Task<Result<pb::MetaReply>> FileClient::call(pb::MetaRequest request, OpenAsk* a
         cache_.forget_caps();
     }
     co_return reply;
+}
+
+// What an inode is never changes, nor how its data is cut into chunks.
+Status FileClient::check_kinds(const pb::MetaReply& reply) const {
+    auto differs = [this](const pb::Attr& attr) {
+        InodeRef known = cache_.find(InodeId(attr.ino()));
+        return known && known->attr.ino() != 0 &&
+               ((known->attr.mode() ^ attr.mode()) & S_IFMT) != 0;
+    };
+    bool any = differs(reply.attr()) || differs(reply.parent()) || differs(reply.parent2());
+    for (const pb::DirEntry& entry : reply.entries()) {
+        any = any || differs(entry.attr());
+    }
+    if (any) {
+        return Error(Errc::kMalformed,
+                     "the metadata server says that an inode is another kind of file than before; "
+                     "run `kdfs fsck`");
+    }
+    return {};
 }
 
 bool FileClient::usable(const Inode& inode, pb::LeaseMode mode) const {
@@ -198,6 +220,14 @@ InodeRef FileClient::adopt(const pb::Attr& attr) {
         trim_cache();
     }
     return inode;
+}
+
+Status FileClient::regular_file(const Inode& inode) {
+    if (!S_ISREG(inode.attr.mode())) {
+        return Error(Errc::kIsDirectory,
+                     "inode " + std::to_string(inode.ino.value) + " is no regular file");
+    }
+    return {};
 }
 
 Result<FileClient::OpenFile*> FileClient::open_file(OpenId id) {

@@ -200,11 +200,14 @@ private:
     // file_client.cc
     // `ask` is told of the inode if the server opened one. Lives until the call ends.
     Task<Result<pb::MetaReply>> call(pb::MetaRequest request, OpenAsk* ask = nullptr);
+    Status check_kinds(const pb::MetaReply& reply) const;
     void take_answer(const pb::MetaReply& reply);
     void take_attr(const pb::Attr& attr, const pb::Grant& grant);
     InodeRef adopt(const pb::Attr& attr);
     bool usable(const Inode& inode, pb::LeaseMode mode) const;
     Result<OpenFile*> open_file(OpenId id);
+    // An error if it has no data: only the layouts of regular files are checked.
+    static Status regular_file(const Inode& inode);
     Opened add_open(InodeRef inode, bool write);
     void drop_inode_cache(Inode& inode);
     void trim_cache();

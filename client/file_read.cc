@@ -48,10 +48,7 @@ Task<Result<BufferChain>> FileClient::read_under(SessionId session,
             co_return std::move(current).error();
         }
     }
-    if (!S_ISREG(inode.attr.mode())) {
-        co_return Error(Errc::kIsDirectory,
-                        "inode " + std::to_string(inode.ino.value) + " is no regular file");
-    }
+    KDFS_CO_TRY(regular_file(inode));
     uint64_t size = inode.attr.size();
     if (offset >= size || length == 0) {
         co_return BufferChain();

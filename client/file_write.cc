@@ -195,6 +195,7 @@ Task<Result<uint64_t>> FileClient::write(WriteOp op) {
         KDFS_CO_TRY(co_await kill_suid(inode->ino));
     }
     while (true) {
+        KDFS_CO_TRY(regular_file(*inode));
         if (inode->lease == pb::LEASE_EXCLUSIVE && !session_.usable()) {
             bool back = co_await session_.wait_usable(env_.now() + options_.patience);
             if (!back) {

@@ -7,26 +7,27 @@
 namespace kdfs::client {
 
 // Keeps new writes of a file from starting, so that none reaches the chunks after they were given
-// up for collection. A recall forces them out after a while.
+// up for collection, or cut. A recall forces them out after a while, but waits for a truncation.
 class FileClient::Hold {
 public:
-    explicit Hold(FileClient& client, InodeRef inode) : client_(client), inode_(std::move(inode)) {
+    enum class For { kRemoval, kTruncation };
+    // `inode` may be null.
+    Hold(FileClient& client, InodeRef inode, For what)
+        : client_(client), inode_(std::move(inode)), cuts_(what == For::kTruncation ? 1 : 0) {
         if (inode_) {
             ++inode_->holds;
+            inode_->cuts += cuts_;
         }
     }
-    ~Hold() {
-        if (inode_) {
-            --inode_->holds;
-        }
-    }
+    ~Hold() { leave(); }
     // Lets writes go on.
     void end() {
-        if (inode_ && --inode_->holds == 0) {
-            inode_->flight_done.pulse();
-            client_.pump(inode_);
+        InodeRef inode = inode_;
+        leave();
+        if (inode && inode->holds == 0) {
+            inode->flight_done.pulse();
+            client_.pump(inode);
         }
-        inode_.reset();
     }
     Hold(const Hold&) = delete;
     Hold& operator=(const Hold&) = delete;
@@ -37,8 +38,17 @@ public:
     }
 
 private:
+    void leave() {
+        if (inode_) {
+            --inode_->holds;
+            inode_->cuts -= cuts_;
+        }
+        inode_.reset();
+    }
+
     FileClient& client_;
     InodeRef inode_;
+    size_t cuts_;
 };
 
 // A request to open a file, from before it is sent until the file counts as open here or the

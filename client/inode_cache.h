@@ -66,6 +66,7 @@ struct Inode {
     size_t drains = 0;        // who waits for the buffer to empty
     bool drain_once = false;  // send everything that is dirty now, in the background
     size_t holds = 0;         // who wants no new runs to start
+    size_t cuts = 0;          // those of them that set its size
     size_t forces = 0;        // recalls, which override holds
     // The exclusive lease is asked back, and what was written under it is on its way to the chunks.
     // Its number; 0 if not.

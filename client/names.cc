@@ -214,7 +214,7 @@ Task<Status> FileClient::remove(InodeId parent, std::string name, bool directory
     if (child && !directory && child->attr.nlink() == 1 && child->closed()) {
         dying = child;
     }
-    Hold hold(*this, dying);
+    Hold hold(*this, dying, Hold::For::kRemoval);
     co_await hold.quiet();
     pb::MetaRequest request;
     pb::Remove& op = *request.mutable_remove();
@@ -296,7 +296,7 @@ Task<Status> FileClient::rename(pb::Rename op) {
         }
     }
     NotOpen not_open(closed);
-    Hold hold(*this, dying);
+    Hold hold(*this, dying, Hold::For::kRemoval);
     co_await hold.quiet();
     if (dying && usable(*dying, pb::LEASE_EXCLUSIVE)) {
         op.set_size(dying->attr.size());

@@ -92,8 +92,12 @@ Task<pb::RecallReply> FileClient::recall(pb::RecallRequest request) {
 // has not happened yet, and after kOwnChangeWait what is dirty is written.
 Task<void> FileClient::await_own_change(InodeRef inode) {
     TimePoint until = env_.now() + kOwnChangeWait;
-    while (inode->holds != 0 && inode->dirty() && env_.now() < until) {
-        co_await inode->flight_done.wait_until(until);
+    while (inode->dirty() && inode->holds != 0 && (inode->cuts != 0 || env_.now() < until)) {
+        if (inode->cuts != 0) {
+            co_await inode->flight_done.wait();
+        } else {
+            co_await inode->flight_done.wait_until(until);
+        }
     }
 }
 

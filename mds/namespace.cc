@@ -149,9 +149,9 @@ Result<bool> Namespace::release_orphan(InodeId ino, KvBatch& batch) {
 
 Result<std::vector<InodeId>> Namespace::orphans(InodeId after, uint64_t entries_max) {
     View view(*this);
-    KDFS_TRY_ASSIGN(
-        std::vector<KvEntry> records,
-        view.scan(orphan_key(InodeId(after.value + 1)), table_end(Table::kOrphan), entries_max));
+    std::string begin = orphan_key(after) + '\0';
+    KDFS_TRY_ASSIGN(std::vector<KvEntry> records,
+                    view.scan(begin, table_end(Table::kOrphan), entries_max));
     std::vector<InodeId> found;
     found.reserve(records.size());
     for (const KvEntry& record : records) {
@@ -163,10 +163,9 @@ Result<std::vector<InodeId>> Namespace::orphans(InodeId after, uint64_t entries_
 
 Result<std::vector<DeadData>> Namespace::dead_data(DataId after, uint64_t entries_max) {
     View view(*this);
+    std::string begin = dead_data_key(after) + '\0';
     KDFS_TRY_ASSIGN(std::vector<KvEntry> records,
-                    view.scan(dead_data_key(DataId(after.value + 1)),
-                              table_end(Table::kDeadData),
-                              entries_max));
+                    view.scan(begin, table_end(Table::kDeadData), entries_max));
     std::vector<DeadData> found;
     found.reserve(records.size());
     for (const KvEntry& record : records) {

@@ -7,7 +7,9 @@
 #include <charconv>
 #include <fstream>
 #include <functional>
+#include <iterator>
 #include <map>
+#include <sstream>
 #include <string_view>
 #include <utility>
 
@@ -59,6 +61,15 @@ std::string format_with_unit(uint64_t value, const std::array<Unit, kCount>& uni
 
 Error bad_value(const std::string& text, const std::string& wanted) {
     return {Errc::kInvalidArgument, "\"" + text + "\" is not " + wanted};
+}
+
+// Boost puts what the user wrote into a text with placeholders such as %option%, until none is
+// left: for ever, if the user wrote one.
+std::string cause_of(const options::error& failed, std::string_view given) {
+    if (given.find('%') != std::string_view::npos) {
+        return "an option is not known, or its value is missing or not wanted";
+    }
+    return failed.what();
 }
 
 std::string see_help(const std::string& program) { return ": see " + program + " --help"; }
@@ -271,7 +282,11 @@ Result<Config::Given> Config::read_arguments(int argc, const char* const* argv) 
                           .run();
         return Given::from(parsed);
     } catch (const options::error& failed) {
-        return Error(Errc::kInvalidArgument, std::string(failed.what()) + see_help(program_));
+        std::string given;
+        for (const std::string& argument : arguments) {
+            given += argument;
+        }
+        return Error(Errc::kInvalidArgument, cause_of(failed, given) + see_help(program_));
     }
 }
 
@@ -286,10 +301,13 @@ Result<Config::Given> Config::read_file(const std::string& path) const {
                                   options::value<std::vector<std::string>>(),
                                   "");
     }
+    std::string text((std::istreambuf_iterator<char>(stream)), {});
+    std::istringstream lines(text);
     try {
-        return Given::from(options::parse_config_file(stream, description));
+        return Given::from(options::parse_config_file(lines, description));
     } catch (const options::error& failed) {
-        return Error(Errc::kInvalidArgument, "configuration file " + path + ": " + failed.what());
+        return Error(Errc::kInvalidArgument,
+                     "configuration file " + path + ": " + cause_of(failed, text));
     }
 }
 

@@ -56,6 +56,14 @@ TEST(ConfigTest, DefaultsStayWithoutArguments) {
     EXPECT_EQ(s.chunk, 1 * MiB);
 }
 
+TEST(ConfigTest, APlaceholderOfTheParserIsOnlyABadOption) {
+    Settings s;
+    EXPECT_NE(s.failure({"--%canonical_option%=1"}).find("an option is not known"),
+              std::string::npos);
+    std::string path = write_file("%original_token% = %canonical_option%\n");
+    EXPECT_NE(s.failure({"--config", path.c_str()}).find(path), std::string::npos);
+}
+
 TEST(ConfigTest, TakesEveryKindOfValue) {
     Settings s;
     auto parsed = s.parse({"--listen",
