@@ -48,15 +48,15 @@ Status verify_block_sums(const BufferChain& data, std::string_view sums) {
         return {};
     }
     if (actual.size() != sums.size()) {
-        return Error(Errc::kCorrupt,
+        return Error(Errc::kGarbled,
                      "has " + std::to_string(sums.size() / sizeof(uint64_t)) + " checksums for " +
                          std::to_string(data.size()) + " bytes");
     }
     auto differ = std::mismatch(actual.begin(), actual.end(), sums.begin());
     auto block = static_cast<uint64_t>(differ.first - actual.begin()) / sizeof(uint64_t);
-    return Error(
-        Errc::kCorrupt,
-        "checksum mismatch at byte " + std::to_string(block * kBlockBytes) + " of the range");
+    return Error(Errc::kGarbled,
+                 "changed on its way: checksum mismatch at byte " +
+                     std::to_string(block * kBlockBytes) + " of the range");
 }
 
 }  // namespace kdfs::client

@@ -14,7 +14,7 @@ namespace kdfs::client {
 // block may be short. Pure.
 std::string block_sums(uint64_t offset, const BufferChain& data);
 
-// kCorrupt naming the first block of `data` (which starts at a block boundary) that does not match.
+// kGarbled naming the first block of `data` (which starts at a block boundary) that does not match.
 Status verify_block_sums(const BufferChain& data, std::string_view sums);
 
 }  // namespace kdfs::client

@@ -303,7 +303,8 @@ pb::ReleaseOne FileClient::release_item(const Inode& inode,
 }
 
 void FileClient::queue_release(Inode& inode, pb::LeaseMode keep, bool still_open) {
-    releases_.push_back(release_item(inode, keep, still_open));
+    releases_.push_back({cache_.find(inode.ino), release_item(inode, keep, still_open)});
+    inode.told_closed += still_open ? 0 : 1;
     inode.server_open = still_open;
     inode.server_writes = inode.server_writes && still_open;
     cache_.cap(inode, inode.lease_seq, keep);
@@ -317,10 +318,10 @@ Task<void> FileClient::send_releases() {
     while (!releases_.empty() && !stopping_) {
         pb::MetaRequest request;
         size_t count = std::min(releases_.size(), kReleaseBatch);
-        std::vector<std::pair<InodeId, pb::ReleaseOne>> sent;
+        std::vector<Release> sent;
         for (size_t i = 0; i < count; ++i) {
-            sent.emplace_back(InodeId(releases_[i].ino()), releases_[i]);
-            *request.mutable_release()->add_items() = std::move(releases_[i]);
+            *request.mutable_release()->add_items() = releases_[i].item;
+            sent.push_back(std::move(releases_[i]));
         }
         releases_.erase(releases_.begin(), releases_.begin() + static_cast<std::ptrdiff_t>(count));
         auto reply = co_await call(std::move(request));
@@ -329,16 +330,23 @@ Task<void> FileClient::send_releases() {
                 .with("count", count)
                 .with("cause", reply.error().to_string());
         }
-        for (auto& [ino, item] : sent) {
-            released(ino, item, reply.ok());
+        for (const Release& release : sent) {
+            released(release, reply.ok());
         }
     }
     sending_releases_ = false;
     releases_sent_.pulse();
 }
 
-// The server has `item`, or, not `taken`, it may not have it.
-void FileClient::released(InodeId ino, const pb::ReleaseOne& item, bool taken) {
+void FileClient::told(const Release& release) {
+    release.inode->told_closed -= release.item.still_open() ? 0 : 1;
+}
+
+// The server has it, or, not `taken`, it may not have it.
+void FileClient::released(const Release& release, bool taken) {
+    told(release);
+    const pb::ReleaseOne& item = release.item;
+    InodeId ino(item.ino());
     InodeRef inode = cache_.find(ino);
     if (!inode || !item.has_size() || !inode->meta_dirty()) {
         return;

@@ -191,6 +191,11 @@ private:
     class Hold;
     class NotOpen;
     class OpenAsk;
+    // What the server is to be told.
+    struct Release {
+        InodeRef inode;
+        pb::ReleaseOne item;
+    };
     // A file the server has for open although only an answer under way might have opened it.
     struct Suspect {
         uint64_t lease_seq = 0;    // of the lease that went, or the last one given
@@ -214,7 +219,8 @@ private:
     void queue_release(Inode& inode, pb::LeaseMode keep, bool still_open);
     pb::ReleaseOne release_item(const Inode& inode, pb::LeaseMode keep, bool still_open) const;
     Task<void> send_releases();
-    void released(InodeId ino, const pb::ReleaseOne& item, bool taken);
+    void released(const Release& release, bool taken);
+    static void told(const Release& release);
     Task<Result<std::shared_ptr<const ClusterMap>>> map_with(pb::Layout layout);
     WallTime time_after(WallTime earlier);
 
@@ -311,7 +317,7 @@ private:
     std::list<std::pair<std::weak_ptr<Inode>, uint64_t>> fetch_order_;
     Buffer zeros_;
 
-    std::vector<pb::ReleaseOne> releases_;
+    std::vector<Release> releases_;
     bool sending_releases_ = false;
     Event releases_sent_;
     size_t asking_ = 0;  // calls whose answers are still to be taken

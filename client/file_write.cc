@@ -25,9 +25,11 @@ Task<Result<Opened>> FileClient::open(InodeId ino, OpenOptions options) {
         co_await inode->flight_done.wait();
         inode = cache_.get(ino);
     }
-    // A file without a name lives by its open handles, so the server has to know of each.
+    // A file without a name lives by its open handles, so the server has to know of each. So it has
+    // where it is told that the file is closed, which may arrive long after.
     bool named = inode->attr.nlink() != 0;
-    if (named && !options.truncate && usable(*inode, pb::LEASE_READ)) {
+    bool closed = inode->told_closed != 0 && !mutant("open_beside_a_release");
+    if (named && !closed && !options.truncate && usable(*inode, pb::LEASE_READ)) {
         co_return add_open(std::move(inode), options.write);
     }
     OpenAsk ask(*this, inode);

@@ -74,6 +74,7 @@ struct Inode {
     AsyncMutex syncing;        // one fsync at a time: the next must not overtake what is under way
     bool sync_runs = false;    // runs that start now are synced by the chunks
     size_t told_not_open = 0;  // removals under way that said so to the server
+    size_t told_closed = 0;    // releases that say so, under way or about to be sent
     Event flight_done;         // pulsed also when told_not_open is 0 again
     // What unwritten data was lost by. Errors have numbers from 1; each open file reports the last
     // one once by fsync. One write and each close before report it too, but do not count: a write

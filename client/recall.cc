@@ -245,6 +245,9 @@ void FileClient::lost() {
     if (invalidator_ != nullptr) {
         invalidator_->names();
     }
+    for (const Release& release : releases_) {
+        told(release);
+    }
     releases_.clear();
     suspects_.clear();
 }

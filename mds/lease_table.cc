@@ -139,6 +139,8 @@ bool LeaseTable::restore(SessionId session, const pb::HeldLease& held) {
     Holding mine;
     mine.lease_seq = held.lease_seq();
     mine.open = held.open();
+    // A release that speaks of an older lease was on its way before it was opened.
+    mine.open_seq = held.lease_seq();
     // Whoever has a file open and may not cache it has it open for writing, as far as one can know.
     mine.writer = held.open() && held.mode() != pb::LEASE_READ;
     auto entry = inodes_.find(ino);
@@ -167,6 +169,7 @@ bool LeaseTable::reaffirm(SessionId session, const pb::HeldLease& held) {
     mine.open = held.open();
     mine.writer = mine.open && (mine.writer || gave_up);
     mine.lease_seq = held.lease_seq();
+    mine.open_seq = std::max(mine.open_seq, held.lease_seq());
     if (mine.writer && mine.mode == pb::LEASE_READ) {
         mine.mode = pb::LEASE_NONE;
         fits = false;

@@ -432,11 +432,31 @@ void MetaService::grant_entries(SessionId session, pb::MetaReply& reply) {
     }
 }
 
-// A remembered answer opens again what it opened, but gives no new lease: its attributes are old.
+Status MetaService::refresh(pb::MetaReply& reply) {
+    if (mutant("answer_with_old_attributes")) {
+        return {};
+    }
+    if (reply.has_attr()) {
+        KDFS_TRY(state_.space.refresh(*reply.mutable_attr()));
+    }
+    if (reply.has_parent()) {
+        KDFS_TRY(state_.space.refresh(*reply.mutable_parent()));
+    }
+    if (reply.has_parent2()) {
+        KDFS_TRY(state_.space.refresh(*reply.mutable_parent2()));
+    }
+    return {};
+}
+
+// A remembered answer opens again what it opened, but gives no new lease.
 MetaService::Step MetaService::replay(const pb::MetaRequest& request,
                                       SessionId session,
                                       pb::MetaReply reply) {
     Step done;
+    // Its client may have told us more since, which it would take back.
+    if (Status current = refresh(reply); !current.ok()) {
+        return Step::fail(std::move(current).error());
+    }
     done.reply = std::move(reply);
     InodeId ino(done.reply.attr().ino());
     done.busy = ino;

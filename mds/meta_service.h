@@ -71,6 +71,7 @@ private:
     void grant_entries(SessionId session, pb::MetaReply& reply);
     void grant_parent(SessionId session, pb::LeaseMode want, pb::MetaReply& reply);
     void grant_object(SessionId session, pb::LeaseMode want, pb::MetaReply& reply);
+    Status refresh(pb::MetaReply& reply);
     Step replay(const pb::MetaRequest& request, SessionId session, pb::MetaReply reply);
     void recall_excess(SessionId session);
     // Of a release: whether it speaks of the last grant; what stays open after it.

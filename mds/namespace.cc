@@ -134,6 +134,16 @@ Result<pb::Attr> Namespace::take_dirty(const DirtyState& dirty, WallTime now, Kv
     return attr;
 }
 
+Status Namespace::refresh(pb::Attr& attr) {
+    View view(*this);
+    Result<Inode*> inode = view.inode(InodeId(attr.ino()));
+    if (inode.ok()) {
+        fill_attr(**inode, attr);
+        return {};
+    }
+    return inode.error().code == Errc::kStaleHandle ? Status() : inode.error();
+}
+
 Result<bool> Namespace::release_orphan(InodeId ino, KvBatch& batch) {
     View view(*this);
     KDFS_TRY_ASSIGN(std::optional<std::string> record, view.get(orphan_key(ino)));

@@ -151,6 +151,8 @@ public:
     // Of the last apply() or other call with a batch that succeeded.
     const Effects& effects() const { return effects_; }
 
+    // Makes attributes of earlier the inode's now; they stay if it is gone.
+    Status refresh(pb::Attr& attr);
     // Takes size and times from a lease holder that answers a recall. The attributes after it.
     Result<pb::Attr> take_dirty(const DirtyState& dirty, WallTime now, KvBatch& batch);
 

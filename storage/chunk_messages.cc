@@ -88,7 +88,7 @@ Status check_sums(uint64_t offset, const BufferChain& data, const std::vector<ui
                 auto content =
                     whole ? bytes.first(take) : std::span<const std::byte>(straddling).first(block);
                 if (index >= sums.size() || checksum(content) != sums[index]) {
-                    return Error(Errc::kMalformed,
+                    return Error(Errc::kGarbled,
                                  "block " + std::to_string(index) +
                                      " of the payload changed on its way; send it again");
                 }

@@ -53,6 +53,7 @@ constexpr std::array kEntries = {
     Entry{Errc::kStaleMap, EAGAIN, ErrorClass::kRefresh, "StaleMap"},
     Entry{Errc::kStaleVersion, EAGAIN, ErrorClass::kRefresh, "StaleVersion"},
     Entry{Errc::kWouldBlock, EAGAIN, ErrorClass::kRetry, "WouldBlock"},
+    Entry{Errc::kGarbled, EIO, ErrorClass::kRetry, "Garbled"},
 };
 
 constexpr bool entries_match_the_enumeration() {

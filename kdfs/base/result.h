@@ -58,7 +58,9 @@ enum class Errc : uint16_t {
     kStaleVersion = 37,
     // A read that would block was asked not to (see KvStore).
     kWouldBlock = 38,
-    kErrcEnd = 39,
+    // What was sent changed on its way. Worth another try at the same place.
+    kGarbled = 39,
+    kErrcEnd = 40,
 };
 
 // What a caller that did not cause the error does about it.

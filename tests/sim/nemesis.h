@@ -33,6 +33,8 @@ struct NemesisOptions {
     // Processes die at named points; see fault_points.h. Not drawn, so that what a seed of the full
     // mix does without them stays the same.
     bool fault_points = false;
+    // Bits of frames flip on the way; the same.
+    bool flips = false;
     bool damages() const { return bit_rot || unreadable || misdirected; }
     // Monotonic clocks run up to this much too fast or too slow. docs/protocol.md (F1, L4) leaves
     // a margin of a sixteenth; real clocks keep to 500.

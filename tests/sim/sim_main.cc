@@ -83,9 +83,10 @@ int run_seed(const Arguments& arguments, uint64_t seed, PointCounts& points) {
     }
     std::snprintf(replay_line,
                   sizeof replay_line,
-                  "replay with: kdfs-sim %s%s%s--seed %llu --verbose\n",
+                  "replay with: kdfs-sim %s%s%s%s--seed %llu --verbose\n",
                   arguments.run.mix == kdfs::sim::Mix::kFull ? "--mix full " : "",
                   arguments.run.fault_points ? "--points " : "",
+                  arguments.run.flips ? "--flips " : "",
                   chains,
                   static_cast<unsigned long long>(seed));
     if (!arguments.quiet) {
@@ -184,6 +185,9 @@ Arguments parse(int argc, char** argv) {
     add("points",
         po::bool_switch(&out.run.fault_points),
         "processes also die at named places in the middle of operations (with --mix full)");
+    add("flips",
+        po::bool_switch(&out.run.flips),
+        "bits of frames flip on their way (with --mix full)");
     add("all-points",
         po::bool_switch(&out.all_points),
         "the same until each of the places let one die, and fail if one did not");
@@ -203,8 +207,8 @@ Arguments parse(int argc, char** argv) {
         throw po::error("--chains wants 1 to 1024");
     }
     out.run.fault_points = out.run.fault_points || out.all_points;
-    if (out.run.fault_points && mix != "full") {
-        throw po::error("--points wants --mix full");
+    if ((out.run.fault_points || out.run.flips) && mix != "full") {
+        throw po::error("--points and --flips want --mix full");
     }
     out.last = out.first;
     if (values.contains("seeds")) {

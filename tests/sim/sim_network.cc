@@ -368,9 +368,21 @@ void SimNetwork::deliver(const std::shared_ptr<Link>& link, int to, InFlight ite
         close_end(link, to, unreachable(item.reason));
         return;
     }
+    bool far = end.endpoint.machine != link->ends[1 - to].endpoint.machine;
+    if (far && faults_.flip_ppm != 0 && flip_random_.chance(faults_.flip_ppm)) {
+        flip_bit(item);
+    }
+    // As FrameReader does.
     auto header = decode_header(item.header);
-    KDFS_CHECK(header.ok() && check_plain_seal(item.header).ok());
-    KDFS_CHECK(check_body(*header, item.body).ok());
+    Status sound = header.ok() ? check_plain_seal(item.header) : header.error();
+    if (sound.ok()) {
+        sound = check_body(*header, item.body);
+    }
+    if (!sound.ok()) {
+        KDFS_CHECK(faults_.flip_ppm != 0);
+        close(link, to, sound.error());
+        return;
+    }
     clock_.trace(header->request_id ^ (uint64_t{header->type} << 48) ^ header->body_checksum);
     Frame frame;
     frame.header = *header;
@@ -381,6 +393,26 @@ void SimNetwork::deliver(const std::shared_ptr<Link>& link, int to, InFlight ite
     }
     if (end.handlers.on_frame) {
         end.handlers.on_frame(std::move(frame));
+    }
+}
+
+void SimNetwork::flip_bit(InFlight& item) {
+    uint64_t at = flip_random_.below(item.bytes);
+    auto mask = static_cast<std::byte>(1U << flip_random_.below(8));
+    if (at < FrameHeader::kBytes) {
+        item.header[at] ^= mask;
+        return;
+    }
+    // What the sender keeps stays as it is.
+    at -= FrameHeader::kBytes;
+    bool in_body = at < item.body.size();
+    Buffer whole = in_body ? item.body : item.payload.flatten();
+    Buffer damaged = Buffer::copy_of(whole.span());
+    damaged.mutable_data()[in_body ? at : at - item.body.size()] ^= mask;
+    if (in_body) {
+        item.body = std::move(damaged);
+    } else {
+        item.payload = BufferChain(std::move(damaged));
     }
 }
 

@@ -34,6 +34,8 @@ struct NetworkFaults {
     uint32_t connect_fail_ppm = 0;
     // Each connection is slower than others by up to this, as long as it lives.
     Duration link_delay_max{};
+    // Per frame: one of its bits arrives as the other.
+    uint32_t flip_ppm = 0;
 };
 
 struct Link;
@@ -60,7 +62,8 @@ public:
     };
     using Connected = std::shared_ptr<Completion<Result<std::shared_ptr<Connection>>>>;
 
-    SimNetwork(SimClock& clock, Random random) : clock_(clock), random_(random) {}
+    SimNetwork(SimClock& clock, Random random)
+        : clock_(clock), random_(random), flip_random_(random.fork("flips")) {}
     NetworkFaults& faults() { return faults_; }
     // Sees every frame that is delivered, for verbose runs: sender, receiver, frame.
     using Tracer = Function<void(const std::string&, const std::string&, const Frame&)>;
@@ -105,10 +108,13 @@ private:
     void watch_partition(const std::shared_ptr<Link>& link);
     void forget_if_closed(const Link& link);
     void drain(const std::shared_ptr<Link>& link, int to);
+    void flip_bit(InFlight& item);
     void draw_faults(const std::shared_ptr<Link>& link, int to, const InFlight& item);
 
     SimClock& clock_;
     Random random_;
+    // So that whether bits flip changes nothing else.
+    Random flip_random_;
     NetworkFaults faults_;
     Tracer tracer_;
     // From, to.

@@ -17,6 +17,9 @@ constexpr Duration kVerifyBound = std::chrono::seconds(120);
 // A change of names is on stable storage within a second of its answer.
 constexpr Duration kJournalBound = std::chrono::milliseconds(1500);
 
+// Of frames: some in every seed.
+constexpr uint32_t kFlipPpm = 2000;
+
 class Simulation {
 public:
     explicit Simulation(const RunOptions& options)
@@ -82,6 +85,8 @@ private:
         if (options_.mix == Mix::kFull) {
             faults_.draw_more(more_random_);
             faults_.fault_points = options_.fault_points;
+            faults_.flips = options_.flips;
+            faults_.network.flip_ppm = options_.flips ? kFlipPpm : 0;
             shape_.draw_more(more_random_);
             load_.set_tight_space(shape_.tight());
             WorkloadOptions work;

@@ -23,6 +23,8 @@ struct RunOptions {
     uint64_t chains_per_target = kChainsPerTarget;
     // Processes also die at the fault points of the product. With the full mix only.
     bool fault_points = false;
+    // Bits of frames flip on the way. With the full mix only.
+    bool flips = false;
     bool verbose = false;
     // Of virtual time under faults; drawn from the seed if absent.
     std::optional<Duration> chaos;

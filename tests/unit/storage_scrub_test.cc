@@ -69,7 +69,7 @@ TEST(ChunkMessagesTest, AFlippedBitOfAWritesBytesIsNoticed) {
         changed[at] = static_cast<char>(changed[at] ^ (1 << (at % 8)));
         auto checked = check_write(request, BufferChain(Buffer::copy_of(changed)));
         ASSERT_FALSE(checked.ok()) << at;
-        EXPECT_EQ(checked.error().code, Errc::kMalformed);
+        EXPECT_EQ(checked.error().code, Errc::kGarbled);
     }
 }
 
