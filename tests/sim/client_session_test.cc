@@ -52,6 +52,9 @@ struct Shared {
     // What an open for writing gives; what asks leases back.
     pb::LeaseMode grants = pb::LEASE_READ;
     std::shared_ptr<RpcConnection> connection;
+    // Of its one chain.
+    uint64_t losses = 0;
+    uint64_t epoch = 2;
     bool answers_meta = true;
     bool meta_damaged = false;
     // How often a file without names is looked at before it ends.
@@ -91,8 +94,8 @@ struct Shared {
 
 Error fenced() { return {Errc::kFenced, "the session is over"}; }
 
-void fill_map(pb::ClusterMap& map) {
-    map.set_epoch(2);
+void fill_map(const Shared& shared, pb::ClusterMap& map) {
+    map.set_epoch(shared.epoch);
     map.set_cluster_id("test");
     pb::Node* node = map.add_nodes();
     node->set_id(1);
@@ -104,6 +107,7 @@ void fill_map(pb::ClusterMap& map) {
     pb::Chain* chain = map.add_chains();
     chain->set_id(1);
     chain->set_version(1);
+    chain->set_losses(shared.losses);
     pb::ChainMember* member = chain->add_members();
     member->set_target(1);
     member->set_state(pb::MEMBER_SERVING);
@@ -157,7 +161,7 @@ private:
             }
         }
         reply.set_lease_ms(8000);
-        fill_map(*reply.mutable_map());
+        fill_map(shared_, *reply.mutable_map());
         return RpcReply(encode(reply));
     }
     Result<RpcReply> meta(const pb::MetaRequest& request) {
@@ -419,9 +423,18 @@ protected:
         request.set_ino(7);
         request.set_keep(pb::LEASE_NONE);
         request.set_lease_seq(shared_.lease_seq);
-        RpcCall call(MessageType::kRecall,
-                     encode(request),
-                     sim_.clock.now() + std::chrono::seconds(60));
+        tell_client(MessageType::kRecall, encode(request));
+    }
+    // The last serving member of the chain had a power cut.
+    void lose_commits() {
+        ++shared_.losses;
+        ++shared_.epoch;
+        pb::MapUpdate update;
+        fill_map(shared_, *update.mutable_map());
+        tell_client(MessageType::kMapUpdate, encode(update));
+    }
+    void tell_client(MessageType type, Buffer body) {
+        RpcCall call(type, std::move(body), sim_.clock.now() + std::chrono::seconds(60));
         auto answer = std::make_shared<std::optional<Result<RpcReply>>>();
         mds_->spawn(keep<Result<RpcReply>>(shared_.connection->call(std::move(call)), answer));
     }
@@ -690,6 +703,58 @@ TEST_F(ClientSessionTest, AnAnswerThatComesAfterItsSessionEndedGrantsNothing) {
     ASSERT_TRUE(opened->has_value());
     EXPECT_TRUE((*opened)->ok());
     EXPECT_EQ(shared_.opened, (std::vector<uint64_t>{1, 2}));
+}
+
+TEST_F(ClientSessionTest, AFileThatTheServerIsToldIsClosedIsNotOpenedWithoutAskingIt) {
+    shared_.grants = pb::LEASE_NONE;
+    client::OpenId id = open_file(true);
+    shared_.answers_meta = false;
+    files().release(id);
+    pass(std::chrono::seconds(1));
+    ASSERT_EQ(shared_.closed.size(), 1U);
+    // The release is still under way when the client gets a lease.
+    shared_.answers_meta = true;
+    ASSERT_TRUE(run(files().getattr(InodeId(7)))->ok());
+    ASSERT_EQ(files().lease(InodeId(7)), pb::LEASE_READ);
+
+    open_file();
+
+    EXPECT_EQ(shared_.opened.size(), 2U);
+    shared_.meta_answered.set();
+    pass(std::chrono::seconds(1));
+    open_file();
+    EXPECT_EQ(shared_.opened.size(), 2U) << "the lease is enough again";
+}
+
+TEST_F(ClientSessionTest, WhatIsCachedIsNotUsedOnceTheLeaseMayBeOver) {
+    ASSERT_TRUE(run(files().getattr(InodeId(7)))->ok());
+    sim_.network.set_blocked(client_->machine(), mds_->machine(), true);
+    pass(std::chrono::seconds(4));
+    EXPECT_NE(files().cached_attr(InodeId(7)), nullptr);
+
+    pass(std::chrono::seconds(4));
+
+    EXPECT_EQ(files().cached_attr(InodeId(7)), nullptr);
+}
+
+TEST_F(ClientSessionTest, AnFsyncFailsOnceWhereCommitsBeforeItMayBeLost) {
+    shared_.grants = pb::LEASE_EXCLUSIVE;
+    client::OpenId id = open_file(true);
+    ASSERT_EQ(code_of_write(id, 0), std::nullopt);
+    pass(std::chrono::seconds(3));
+    ASSERT_FALSE(shared_.wrote.empty());
+
+    lose_commits();
+    pass(std::chrono::seconds(1));
+
+    auto synced = run(files().fsync(id, false));
+    ASSERT_TRUE(synced && !synced->ok());
+    EXPECT_EQ(synced->error().code, Errc::kLostData);
+    EXPECT_TRUE(run(files().fsync(id, false))->ok());
+    // What is written under the map that says so is not lost.
+    ASSERT_EQ(code_of_write(id, 0), std::nullopt);
+    pass(std::chrono::seconds(3));
+    EXPECT_TRUE(run(files().fsync(id, false))->ok());
 }
 
 }  // namespace

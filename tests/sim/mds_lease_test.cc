@@ -4,6 +4,9 @@
 
 #include <gtest/gtest.h>
 
+#include <set>
+#include <string>
+
 namespace kdfs::sim::lone_mds {
 namespace {
 
@@ -138,6 +141,86 @@ TEST_P(MdsLeaseTest, WhoIsEndedForARecallItDoesNotAnswerKeepsItsLeasesUntilItsTi
     // The client may not have heard that it was ended.
     TimePoint now = clients_[0]->env().now();
     EXPECT_GE(now, client(0).renewed() + mds::Options().session_lease);
+}
+
+TEST_P(MdsLeaseTest, AChangeThatComesAgainIsAnsweredWithTheAttributesOfNow) {
+    open(0);
+    auto made = meta(0, create(0, "f"));
+    ASSERT_TRUE(made.ok()) << made.error().to_string();
+    pb::MetaRequest rename;
+    rename.set_seq(client(0).next_seq());
+    rename.mutable_rename()->set_parent(kRootInode.value);
+    rename.mutable_rename()->set_name("f");
+    rename.mutable_rename()->set_new_parent(kRootInode.value);
+    rename.mutable_rename()->set_new_name("g");
+    auto lost = meta(0, rename);
+    ASSERT_TRUE(lost.ok()) << lost.error().to_string();
+    ASSERT_EQ(lost->attr().ino(), made->attr().ino());
+    pb::MetaRequest flush;
+    flush.set_seq(client(0).next_seq());
+    flush.mutable_flush()->set_ino(made->attr().ino());
+    flush.mutable_flush()->set_size(4711);
+    ASSERT_TRUE(meta(0, flush).ok());
+
+    auto again = meta(0, rename);
+
+    ASSERT_TRUE(again.ok()) << again.error().to_string();
+    EXPECT_EQ(again->attr().ino(), made->attr().ino());
+    EXPECT_EQ(again->attr().size(), 4711U);
+}
+
+TEST_P(MdsLeaseTest, WhatAnEndedSessionHeldIsKeptUntilEveryDaemonActsByTheMapThatFencesIt) {
+    client(0).set_name("gone");
+    open(0);
+    open(1);
+    auto made = meta(0, create(0, "f"));
+    ASSERT_TRUE(made.ok()) << made.error().to_string();
+    clients_[0]->cut_power();
+    storage(1).act_by_this_map(true);
+    uint64_t epoch = storage(0).epoch();
+    (void)run_on(*clients_[1], client(1).end_sessions("gone"), std::chrono::seconds(2));
+    pass(std::chrono::seconds(1));
+    ASSERT_GT(storage(0).epoch(), epoch);
+
+    auto early =
+        run_on(*clients_[1], client(1).meta(getattr(made->attr().ino())), std::chrono::seconds(5));
+    EXPECT_FALSE(early.has_value()) << "a daemon may still take the writes of that session";
+
+    storage(1).act_by_this_map(false);
+    auto seen = meta(1, getattr(made->attr().ino()));
+    EXPECT_TRUE(seen.ok()) << seen.error().to_string();
+}
+
+TEST_P(MdsLeaseTest, AfterAPowerCutNoSessionGetsTheNumberThatAnotherClientHeard) {
+    open(0);
+    mds_->cut_power();
+    mds_->boot();
+    pass(std::chrono::seconds(1));
+
+    open(1);
+
+    EXPECT_NE(client(1).session(), client(0).session());
+}
+
+TEST_P(MdsLeaseTest, AfterAPowerCutNoFileGetsTheNumbersThatAClientSaw) {
+    open(0);
+    client(0).forget_caches();
+    std::set<uint64_t> inodes;
+    std::set<uint64_t> data;
+    for (std::string name : {"f1", "f2", "f3", "f4", "f5", "g1", "g2", "g3", "g4", "g5"}) {
+        if (name == "g1") {
+            mds_->cut_power();
+            mds_->boot();
+            pass(std::chrono::seconds(1));
+            open(0);
+        }
+
+        auto made = meta(0, create(0, name));
+
+        ASSERT_TRUE(made.ok()) << made.error().to_string();
+        EXPECT_TRUE(inodes.insert(made->attr().ino()).second) << name;
+        EXPECT_TRUE(data.insert(made->attr().data()).second) << name;
+    }
 }
 
 INSTANTIATE_TEST_SUITE_P(Seeds, MdsLeaseTest, ::testing::Range<uint64_t>(0, 10));

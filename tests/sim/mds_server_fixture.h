@@ -58,6 +58,10 @@ public:
     uint64_t truncated() const { return truncated_; }
     // No removal gets through until this is taken back.
     void keep_chunks(bool keep) { keeps_chunks_ = keep; }
+    // Says until it is told otherwise that it acts by the map it has now.
+    void act_by_this_map(bool stays) {
+        acts_by_ = stays ? std::optional<uint64_t>(map_.epoch()) : std::nullopt;
+    }
     uint64_t epoch() const { return map_.epoch(); }
     uint64_t maps_pushed() const { return maps_pushed_; }
     uint64_t syncing() const {
@@ -101,7 +105,7 @@ private:
             request.set_incarnation(incarnation);
             request.set_name("n" + std::to_string(id_));
             request.set_address("storage" + std::to_string(id_) + ":1");
-            request.set_map_epoch(map_.epoch());
+            request.set_map_epoch(acts_by_.value_or(map_.epoch()));
             request.set_cluster_id(map_.cluster_id());
             request.add_targets()->set_target(id_);
             RpcCall call(MessageType::kHeartbeat,
@@ -148,6 +152,7 @@ private:
     uint64_t id_;
     std::map<uint64_t, uint64_t>& lengths_;
     pb::ClusterMap map_;
+    std::optional<uint64_t> acts_by_;
     uint64_t maps_pushed_ = 0;
     uint64_t removed_ = 0;
     uint64_t truncated_ = 0;
