@@ -542,6 +542,8 @@ void texts() {
             R"("port_base":0,"capacity_bytes":0,"mount":"/m"})");
     put("state_file", "target", head({1}) + "kdfs-target 1\nnode 2\ntarget 3\ncluster c0ffee\n");
     put("state_file", "key", head({2}) + std::string(64, 'a') + "\n");
+    put("store_log", "records", head({1, 9, 0, 255, 3, 0}) + "one" + head({5, 0}) + "three");
+    put("store_log", "mark", head({2, 7, 0, 0, 0, 0, 0, 0, 0, 2, 0}) + "ab" + "behind");
 }
 
 }  // namespace
