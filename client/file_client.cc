@@ -121,7 +121,7 @@ Task<Result<pb::MetaReply>> FileClient::call(pb::MetaRequest request, OpenAsk* a
     co_return reply;
 }
 
-// What an inode is never changes, nor how its data is cut into chunks.
+// What kind of file an inode is never changes.
 Status FileClient::check_kinds(const pb::MetaReply& reply) const {
     auto differs = [this](const pb::Attr& attr) {
         InodeRef known = cache_.find(InodeId(attr.ino()));
@@ -303,8 +303,14 @@ pb::ReleaseOne FileClient::release_item(const Inode& inode,
 }
 
 void FileClient::queue_release(Inode& inode, pb::LeaseMode keep, bool still_open) {
-    releases_.push_back({cache_.find(inode.ino), release_item(inode, keep, still_open)});
-    inode.told_closed += still_open ? 0 : 1;
+    InodeRef known = cache_.find(inode.ino);
+    if (known.get() != &inode) {
+        known.reset();  // Forgotten: whoever opens it asks.
+    }
+    if (known && !still_open) {
+        ++inode.told_closed;
+    }
+    releases_.push_back({std::move(known), release_item(inode, keep, still_open)});
     inode.server_open = still_open;
     inode.server_writes = inode.server_writes && still_open;
     cache_.cap(inode, inode.lease_seq, keep);
@@ -339,7 +345,9 @@ Task<void> FileClient::send_releases() {
 }
 
 void FileClient::told(const Release& release) {
-    release.inode->told_closed -= release.item.still_open() ? 0 : 1;
+    if (release.inode && !release.item.still_open()) {
+        --release.inode->told_closed;
+    }
 }
 
 // The server has it, or, not `taken`, it may not have it.

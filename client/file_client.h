@@ -191,7 +191,7 @@ private:
     class Hold;
     class NotOpen;
     class OpenAsk;
-    // What the server is to be told.
+    // What the server is to be told. `inode` is null if it is no longer in the cache.
     struct Release {
         InodeRef inode;
         pb::ReleaseOne item;
