@@ -367,6 +367,7 @@ public:
     }
     TestManager& manager() { return static_cast<ManagerProcess&>(manager_->process()).manager; }
     TestClient& client() { return static_cast<ClientProcess&>(client_->process()).client; }
+    sim::SimNode& manager_node() { return *manager_; }
     sim::SimNode& client_node() { return *client_; }
     sim::SimNode& storage_node(uint64_t node) { return *storage_[node - 1]; }
     Server& storage(uint64_t node) {

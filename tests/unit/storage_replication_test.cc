@@ -535,5 +535,24 @@ TEST(ReplicationTest, AMemberAnswersReadsOnlyOnceItServes) {
     EXPECT_TRUE(served);
 }
 
+// Who is cut off from the manager stops before the manager gives its place away.
+TEST(ReplicationTest, AMemberWithoutContactToTheManagerStopsWhileItStillHasItsPlace) {
+    ClusterWorld world(1, 2, 1);
+    world.boot();
+    pb::ReadRequest read;
+    read.set_chain(chain_of(world).id());
+    read.mutable_chunk()->set_data(1);
+    read.set_chain_version(chain_of(world).version());
+    ASSERT_EQ(ask(world, 1, MessageType::kRead, encode(read)), std::nullopt);
+
+    world.shared().network.set_blocked(world.manager_node().machine(),
+                                       world.storage_node(1).machine(),
+                                       true);
+    world.run_for(kTestLease / 2);
+
+    EXPECT_EQ(ask(world, 1, MessageType::kRead, encode(read)), Errc::kNotServing);
+    EXPECT_TRUE(world.manager().healthy());
+}
+
 }  // namespace
 }  // namespace kdfs::storage
