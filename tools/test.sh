@@ -13,8 +13,8 @@
 #   long      fsx with 200,000 operations on 5 seeds, memory with a million files, hundreds of
 #             faults on real mounts: some hours
 #   mutants   [NAME...]: breaks each rule of tests/mutants.txt and shows which test notices
-#   sweep     KDFS_SWEEP_SEEDS (default 200) more seeds of kdfs-sim under each mix of faults; the
-#             commit names the first
+#   sweep     KDFS_SWEEP_SEEDS (default 200) more seeds of kdfs-sim under each mix of faults, the
+#             full one also with fault points and flipped bits; the commit names the first
 #
 # The last lines are ctest's summary. Further arguments go to ctest: tools/test.sh unit -R Codec
 # KDFS_JOBS: parallel build and test jobs (default: 2 tests, as many compilations as processors).
@@ -45,12 +45,13 @@ run_tests() { # FOLDER... below build/, then -- and ctest's arguments
 sweep() { # runs kdfs-sim over many seeds; stops at the first that fails and says how to replay it
     local seeds=${KDFS_SWEEP_SEEDS:-200} first mix
     first=$((16#$(git rev-parse --short=8 HEAD)))
-    for mix in basic full; do
+    for mix in basic full "full --points --flips"; do
         # An exit code of 255 ends xargs.
         seq "$first" 50 $((first + seeds - 1)) |
             xargs -P "${KDFS_JOBS:-$(nproc)}" -I FROM bash -c '
                 last=$((FROM + 49 < $1 ? FROM + 49 : $1))
-                build/release/bin/kdfs-sim --mix "$0" --chains 8 --seeds FROM..$last \
+                # shellcheck disable=SC2086 # several words
+                build/release/bin/kdfs-sim --mix $0 --chains 8 --seeds FROM..$last \
                     >"build/sweep-FROM.log" 2>&1 || { tail -n 40 "build/sweep-FROM.log"; exit 255; }
                 rm "build/sweep-FROM.log"' "$mix" $((first + seeds - 1)) || {
             echo "sweep: failed; the lines above say how to replay it"
