@@ -328,6 +328,10 @@ Task<Status> Session::adopt_opened(pb::OpenSessionReply reply, SessionId asked) 
     if (again || was_suspended) {
         std::vector<uint64_t> refused(reply.refused().begin(), reply.refused().end());
         holder_.resumed(refused);
+        if (!refused.empty()) {
+            // The server lets others wait until it knows that we have heard.
+            scope_.spawn(renew());
+        }
     }
     co_return Status();
 }

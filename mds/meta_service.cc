@@ -76,7 +76,7 @@ Task<Result<RpcReply>> MetaService::handle(RpcRequest rpc) {
     KDFS_CO_TRY_ASSIGN(pb::MetaRequest request, decode<pb::MetaRequest>(rpc.body));
     SessionId session(request.session());
     TimePoint deadline = rpc.deadline;
-    Result<Session*> user = state_.sessions.use(session, state_.env.now());
+    Result<Session*> user = state_.use_session(session);
     if (!user.ok()) {
         co_return std::move(user).error();
     }

@@ -202,7 +202,9 @@ Task<Result<pb::OpenSessionReply>> SessionService::resume(
     reply.mutable_refused()->Assign(session->refused.begin(), session->refused.end());
     session->attempt = request.attempt();
     session->resumed = true;
-    session->contested = false;
+    bool refused = !session->refused.empty() && !mutant("serve_before_refusals_are_heard");
+    session->unheard = refused && (!known || session->unheard);
+    session->contested = session->unheard;
     session->heard = state_.env.now();
     bind(id, std::move(connection));
     LogEvent(state_.env.log(), LogLevel::kInfo, "session resumed")
@@ -311,7 +313,7 @@ void SessionService::disconnected(uint64_t connection) {
 Task<Result<RpcReply>> SessionService::renew(RpcRequest rpc) {
     KDFS_CO_TRY_ASSIGN(auto request, decode<pb::RenewRequest>(rpc.body));
     SessionId id(request.session());
-    KDFS_CO_TRY_ASSIGN(Session * session, state_.sessions.use(id, state_.env.now()));
+    KDFS_CO_TRY_ASSIGN(Session * session, state_.use_session(id));
     if (session->connection == 0) {
         bind(id, rpc.connection);
         state_.sessions_changed.pulse();

@@ -57,6 +57,10 @@ Result<Session*> Sessions::use(SessionId id, TimePoint now) {
     Result<Session*> session = check(id);
     if (session.ok()) {
         (*session)->heard = now;
+        if ((*session)->unheard) {
+            (*session)->unheard = false;
+            (*session)->contested = false;
+        }
     }
     return session;
 }
@@ -77,7 +81,7 @@ std::vector<SessionId> Sessions::disconnect(uint64_t connection) {
 bool Sessions::in_grace() const {
     return !mutant("serve_in_grace") &&
            std::any_of(sessions_.begin(), sessions_.end(), [](const auto& s) {
-               return !s.second.resumed;
+               return !s.second.resumed || s.second.unheard;
            });
 }
 

@@ -22,6 +22,9 @@ struct Session {
     uint64_t connection = 0;  // RpcConnection::id() its recalls go over; 0: none now
     // False after a restart of the server until the client came back with what it holds.
     bool resumed = false;
+    // It was told of leases that it may not keep, and nothing came from it since: until then, or
+    // the end of its lease, it may go by them.
+    bool unheard = false;
     // Its lease ran out or was taken: refused from now on, what it held is being taken back.
     bool dead = false;
     // Somebody waits for what it holds, so its lease is not extended by courtesy.
@@ -46,8 +49,9 @@ struct Session {
 // sixteenth longer, so that clocks may drift. A session whose lease is over and in whose way nobody
 // is stays kCourtesyLeases leases long, because a client that was only slow loses nothing then.
 //
-// After a restart the known sessions are not resumed. Until each has come back or run out (one
-// lease), in_grace() is true and nobody else's operation may go on.
+// After a restart the known sessions are not resumed. Until each has come back, has heard what it
+// may not keep, or has run out (one lease), in_grace() is true and nobody else's operation may go
+// on.
 class Sessions {
 public:
     static constexpr int kCourtesyLeases = 8;

@@ -36,6 +36,17 @@ struct State {
         storage = std::make_unique<StorageClient>(env, manager, (life << kLifeShift) + 1);
     }
 
+    // As Sessions::use(); wakes who waits until the session has heard what it may not keep.
+    Result<Session*> use_session(SessionId id) {
+        Session* known = sessions.find(id);
+        bool unheard = known != nullptr && known->unheard;
+        Result<Session*> session = sessions.use(id, env.now());
+        if (unheard && session.ok()) {
+            sessions_changed.pulse();
+        }
+        return session;
+    }
+
     // Null if the session has no connection now.
     std::shared_ptr<RpcConnection> connection_of(SessionId session) const {
         auto found = connections.find(session);

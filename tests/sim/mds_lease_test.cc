@@ -223,6 +223,26 @@ TEST_P(MdsLeaseTest, AfterAPowerCutNoFileGetsTheNumbersThatAClientSaw) {
     }
 }
 
+TEST_P(MdsLeaseTest, AfterARestartNobodyIsServedBeforeARefusedClaimIsHeardOf) {
+    open(0);
+    open(1);
+    auto made = meta(0, create(0, "f"));
+    ASSERT_TRUE(made.ok()) << made.error().to_string();
+    client(1).claim(made->attr().ino(), pb::LEASE_READ);
+    mds_->kill();
+    mds_->boot();
+    open(0);
+    client(1).freeze();
+    open(1);
+    ASSERT_FALSE(client(1).held().contains(made->attr().ino())) << "the claim is refused";
+    TimePoint begin = shared_.clock.now();
+
+    auto seen = meta(0, getattr(kRootInode.value));
+
+    ASSERT_TRUE(seen.ok()) << seen.error().to_string();
+    EXPECT_GE(shared_.clock.now() - begin, mds::Options().session_lease);
+}
+
 INSTANTIATE_TEST_SUITE_P(Seeds, MdsLeaseTest, ::testing::Range<uint64_t>(0, 10));
 
 }  // namespace

@@ -250,6 +250,11 @@ public:
         held_[ino].set_size(size);
     }
     void forget_caches() { no_caching_ = true; }
+    // Says so when it resumes the session.
+    void claim(uint64_t ino, pb::LeaseMode mode) {
+        held_[ino].set_ino(ino);
+        held_[ino].set_mode(mode);
+    }
     // As a process that is stopped: its connection stays, and nothing comes over it.
     void freeze() { frozen_ = true; }
     // Renews its lease, but answers no recall.
