@@ -5,8 +5,8 @@ usage: mutants.py BUILD [--seeds N] [--unit-only] [--sim-only] [NAME...]
 
 BUILD is a build with -DKDFS_MUTANTS=ON. Each mutant runs the unit tests and then, if none of them
 noticed, seeds of kdfs-sim from 1 to N (500) until one fails that passes without the mutant: of
-small clusters under all faults, then of the basic mix. Prints one line per mutant and exits with 1
-if one survives.
+small clusters under all faults, then with deaths at fault points, then of the basic mix. Prints one
+line per mutant and exits with 1 if one survives.
 """
 
 import argparse
@@ -64,7 +64,8 @@ def unit_killers(build, mutant):
 
 
 def sim_killer(build, mutant, seeds):
-    for mix in (["--mix", "full", "--chains", "8"], []):
+    small = ["--mix", "full", "--chains", "8"]
+    for mix in (small, [*small, "--points"], []):
         seed = killing_seed([str(build / "bin/kdfs-sim"), *mix], mutant, seeds)
         if seed:
             return " ".join(["kdfs-sim", *mix, "--seed", str(seed)])
