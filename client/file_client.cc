@@ -314,6 +314,9 @@ void FileClient::queue_release(Inode& inode, pb::LeaseMode keep, bool still_open
     inode.server_open = still_open;
     inode.server_writes = inode.server_writes && still_open;
     cache_.cap(inode, inode.lease_seq, keep);
+    if (keep == pb::LEASE_NONE) {
+        drop_inode_cache(inode);  // It must not be found under the next lease.
+    }
     if (!sending_releases_) {
         sending_releases_ = true;
         scope_.spawn(send_releases());
