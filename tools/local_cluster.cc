@@ -25,6 +25,10 @@ constexpr size_t kLogLinesShown = 5;
 constexpr auto kPoll = std::chrono::milliseconds(5);
 // How long `up` waits for returned members to catch up before it says so and leaves them to it.
 constexpr auto kSyncPatience = std::chrono::seconds(10);
+// See wait_for_killed.
+constexpr auto kEndPatience = std::chrono::seconds(10);
+// How long `up` waits for a port whose last owner may still be ending, whoever that was.
+constexpr auto kPortPatience = std::chrono::seconds(2);
 // How long what was started is given to stop after a failure.
 constexpr auto kStopPatience = std::chrono::seconds(5);
 
@@ -45,6 +49,17 @@ uint16_t port_of(const std::string& address) {
     }
     Result<uint64_t> port = parse_number(address.substr(colon + 1), "port", {0, UINT16_MAX});
     return port.ok() ? static_cast<uint16_t>(*port) : uint16_t{0};
+}
+
+Status wait_for_port(const std::string& address) {
+    auto deadline = LocalCluster::Clock::now() + kPortPatience;
+    for (;;) {
+        Status free = check_port_free(address);
+        if (free.ok() || LocalCluster::Clock::now() >= deadline) {
+            return free;
+        }
+        std::this_thread::sleep_for(kPoll);
+    }
 }
 
 }  // namespace
@@ -128,6 +143,15 @@ Status LocalCluster::start(std::chrono::milliseconds patience) {
         stop_started();
     }
     return done;
+}
+
+void LocalCluster::wait_for_killed() const {
+    for (const std::string& name : daemon_names()) {
+        std::optional<ProcessId> process = running(name);
+        if (process && ending(*process)) {
+            wait_until_gone(*process, kEndPatience);
+        }
+    }
 }
 
 Status LocalCluster::start_daemons(Clock::time_point deadline) {
@@ -233,7 +257,7 @@ Result<std::string> LocalCluster::listen_address(const std::string& daemon, uint
     uint64_t base = state_.settings().port_base;
     if (base != 0) {
         std::string address = "127.0.0.1:" + std::to_string(base + index);
-        KDFS_TRY(check_port_free(address));
+        KDFS_TRY(wait_for_port(address));
         return address;
     }
     // Peers that still run look for it where it was.
@@ -241,7 +265,7 @@ Result<std::string> LocalCluster::listen_address(const std::string& daemon, uint
     if (!before.ok() || port_of(*before) == 0) {
         return std::string("127.0.0.1:0");
     }
-    Status free = check_port_free(*before);
+    Status free = wait_for_port(*before);
     if (free.ok()) {
         return *before;
     }

@@ -30,6 +30,10 @@ public:
     std::optional<ProcessId> running(const std::string& daemon) const;
     std::vector<std::string> not_running() const;
 
+    // Waits until those are gone that were killed and have not ended yet: they look as if they ran,
+    // and hold their ports and the locks of their directories. Ten seconds at most for each.
+    void wait_for_killed() const;
+
     // Starts what does not run and waits until every chain serves and the mount answers. After a
     // failure everything started by this call is stopped again, and the error holds the part that
     // failed, the last lines of its log, and what to do. A notice says what is not as it should

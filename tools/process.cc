@@ -36,7 +36,19 @@ std::string boot_id() {
 
 struct Stat {
     char state = '?';
+    uint64_t flags = 0;
+    uint64_t threads = 0;
     uint64_t start_ticks = 0;
+    uint64_t signals_pending = 0;
+
+    bool zombie() const { return state == 'Z' || state == 'X'; }
+    // Its last thread closes what it has open; the first one may be a zombie long before.
+    bool gone() const { return zombie() && threads <= 1; }
+    bool ending() const {
+        constexpr uint64_t kExiting = 0x4;  // PF_EXITING of the kernel
+        constexpr uint64_t kKilled = uint64_t{1} << (SIGKILL - 1);
+        return zombie() || (flags & kExiting) != 0 || (signals_pending & kKilled) != 0;
+    }
 };
 
 std::optional<Stat> process_stat(pid_t pid) {
@@ -52,12 +64,19 @@ std::optional<Stat> process_stat(pid_t pid) {
     std::istringstream fields(text->substr(name_end + 1));
     Stat out;
     fields >> out.state;
-    // The start time is field 22; the state was field 3.
-    std::string skipped;
-    for (int i = 4; i < 22; ++i) {
-        fields >> skipped;
-    }
-    fields >> out.start_ticks;
+    // The fields as proc(5) numbers them; the state was the third.
+    int at = 3;
+    auto read_field = [&fields, &at](int number, uint64_t& value) {
+        std::string skipped;
+        for (++at; at < number; ++at) {
+            fields >> skipped;
+        }
+        fields >> value;
+    };
+    read_field(9, out.flags);
+    read_field(20, out.threads);
+    read_field(22, out.start_ticks);
+    read_field(31, out.signals_pending);
     if (!fields) {
         return std::nullopt;
     }
@@ -102,7 +121,7 @@ int exit_code(int wait_status) {
 
 std::optional<ProcessId> find_process(pid_t pid) {
     std::optional<Stat> stat = process_stat(pid);
-    if (!stat || stat->state == 'Z' || stat->state == 'X') {
+    if (!stat || stat->gone()) {
         return std::nullopt;
     }
     return ProcessId{pid, stat->start_ticks, boot_id()};
@@ -111,6 +130,11 @@ std::optional<ProcessId> find_process(pid_t pid) {
 bool alive(const ProcessId& process) {
     std::optional<ProcessId> now = find_process(process.pid);
     return now && *now == process;
+}
+
+bool ending(const ProcessId& process) {
+    std::optional<Stat> stat = process_stat(process.pid);
+    return stat && stat->ending() && alive(process);
 }
 
 std::vector<std::string> command_line(pid_t pid) {

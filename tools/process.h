@@ -21,9 +21,13 @@ struct ProcessId {
     bool operator==(const ProcessId&) const = default;
 };
 
-// The process that has this number now; nothing if there is none, or only a zombie.
+// The process that has this number now; nothing if there is none, or only a zombie. One that ends
+// is there until its last thread has closed its files and sockets.
 std::optional<ProcessId> find_process(pid_t pid);
 bool alive(const ProcessId& process);
+// True if it was killed or exits and is not gone yet: it does nothing more, but may still have its
+// port and the lock of its directory.
+bool ending(const ProcessId& process);
 // Its command line in words; empty if it is gone.
 std::vector<std::string> command_line(pid_t pid);
 // The numbers of all processes of this machine that we may see.

@@ -228,6 +228,7 @@ Status run_up(const Arguments& arguments, Console& console) {
     KDFS_TRY_ASSIGN(StateDir state, open_or_create(arguments, path));
     KDFS_TRY_ASSIGN(StateLock lock, StateLock::take(state));
     LocalCluster cluster(state);
+    cluster.wait_for_killed();
     KDFS_TRY(apply_changes(arguments, state, cluster));
     std::vector<std::string> missing = cluster.not_running();
     const std::string& mount = state.settings().mount;

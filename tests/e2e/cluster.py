@@ -304,7 +304,8 @@ class Cluster:
     def is_running(self, daemon):
         try:
             words = Path(f"/proc/{self.pid(daemon)}/stat").read_text().rsplit(")", 1)[1].split()
-            return words[0] != "Z"
+            # A first thread that has ended is a zombie, however many others still end.
+            return words[0] != "Z" or int(words[17]) > 1
         except OSError:
             return False
 

@@ -3,11 +3,13 @@
 
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <csignal>
 #include <cstdlib>
 #include <fstream>
+#include <thread>
 
 namespace kdfs::tools {
 namespace {
@@ -95,6 +97,28 @@ TEST(ProcessTest, OneThatIgnoresSigtermIsKilled) {
 
     EXPECT_FALSE(stop_process(*process, std::chrono::milliseconds(50)));
     EXPECT_FALSE(alive(*process));
+}
+
+TEST(ProcessTest, OneThatEndsIsThereUntilItsLastThreadIsGone) {
+    pid_t pid = fork();
+    ASSERT_GE(pid, 0);
+    if (pid == 0) {
+        std::thread([] { pause(); }).detach();
+        syscall(SYS_exit, 0);  // the first thread alone
+    }
+    std::optional<ProcessId> process = find_process(pid);
+    ASSERT_TRUE(process.has_value());
+    auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    while (!ending(*process) && std::chrono::steady_clock::now() < deadline) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+
+    EXPECT_TRUE(ending(*process));
+    EXPECT_TRUE(alive(*process));
+    kill(pid, SIGKILL);
+    EXPECT_TRUE(wait_until_gone(*process, std::chrono::seconds(20)));
+    EXPECT_FALSE(alive(*process));
+    EXPECT_FALSE(ending(*process));
 }
 
 TEST(ProcessTest, PidFileSurvivesARoundTripAndRefusesRubbish) {
