@@ -309,12 +309,15 @@ Task<StoreSpace> ChunkStore::space() {
     out.chunks = chunks_;
     auto disk = co_await disk_.space();
     DiskSpace space = disk.ok() ? *disk : DiskSpace();
-    uint64_t slabs = std::max(capacity_slabs(space), slabs_->count());
+    bool refused = refused_slab_at_ && space.free_bytes <= *refused_slab_at_;
+    uint64_t slabs = refused ? slabs_->count() : std::max(capacity_slabs(space), slabs_->count());
     out.total_bytes = slabs * slabs_->slab_bytes();
-    // Quarantined blocks count as free: they come back within seconds.
-    out.free_bytes = (slabs - slabs_->count()) * slabs_->slab_bytes() +
-                     (allocator_->free_blocks() + allocator_->quarantined_blocks()) * kBlockBytes;
+    out.free_bytes = (slabs - slabs_->count()) * slabs_->slab_bytes() + free_slab_bytes();
     co_return out;
+}
+
+uint64_t ChunkStore::free_slab_bytes() const {
+    return (allocator_->free_blocks() + allocator_->quarantined_blocks()) * kBlockBytes;
 }
 
 }  // namespace kdfs::storage

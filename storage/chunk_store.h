@@ -202,6 +202,8 @@ public:
     Task<StoreSpace> space();
     const std::optional<Error>& failure() const { return failure_; }
     TargetId target() const { return options_.target; }
+    // Free in the slabs there are; quarantined blocks count, since they come back within seconds.
+    uint64_t free_slab_bytes() const;
     uint64_t last_seq() const { return last_seq_; }
     uint64_t durable_seq() const { return durable_seq_; }
     const ExtentAllocator& allocator() const { return *allocator_; }
@@ -284,6 +286,8 @@ private:
     KvBatch recovery_;
 
     AsyncMutex grow_mutex_;
+    // The bytes the disk said were free when it refused us a slab all the same: a quota, say.
+    std::optional<uint64_t> refused_slab_at_;
     bool syncing_ = false;
     Event sync_done_;
     bool flush_posted_ = false;

@@ -292,10 +292,12 @@ Task<Result<bool>> ChunkStore::grow() {
     Status grown = co_await slabs_->grow();
     if (!grown.ok()) {
         if (grown.error().code == Errc::kNoSpace) {
+            refused_slab_at_ = space->free_bytes;
             co_return false;
         }
         co_return std::move(grown).error();
     }
+    refused_slab_at_.reset();
     allocator_->add_slab();
     co_return true;
 }

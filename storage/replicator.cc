@@ -281,7 +281,9 @@ void Replicator::note_no_room(const WriteJob& job) {
     const pb::Chain* chain = view_.map() ? view_.map()->chain(job.member.chain) : nullptr;
     bool syncing =
         chain != nullptr && member_state(*chain, job.member.target) == pb::MEMBER_SYNCING;
-    if (syncing && full_.try_emplace(job.member.target).second) {
+    // It was refused because no slab could be added.
+    uint64_t free_bytes = job.member.store->free_slab_bytes();
+    if (syncing && full_.try_emplace(job.member.target, free_bytes).second) {
         LogEvent(env_.log(), LogLevel::kWarn, "no room to bring a target up to date")
             .with("target", job.member.target)
             .with("next", "remove files, or start the daemon with more --capacity");
@@ -313,12 +315,9 @@ Status Replicator::check_not_refused(const WriteJob& job) const {
 void Replicator::describe(pb::TargetReport& report) {
     TargetId target(report.target());
     auto full = full_.find(target);
-    if (full != full_.end()) {
-        uint64_t before = full->second.value_or(report.free_bytes());
-        full->second = before;
-        if (report.free_bytes() >= before + report.total_bytes() / kRoomShare) {
-            full_.erase(full);
-        }
+    if (full != full_.end() &&
+        report.free_bytes() >= full->second + report.total_bytes() / kRoomShare) {
+        full_.erase(full);
     }
     report.set_full(full_.contains(target));
     uint64_t damaged = 0;

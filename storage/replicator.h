@@ -278,8 +278,8 @@ private:
     std::multiset<SessionId> writers_;
     Epoch acted_epoch_;
     std::set<std::pair<TargetId, ChunkKey>> repairs_;
-    // Targets without room, and what they had free when that was first told.
-    std::map<TargetId, std::optional<uint64_t>> full_;
+    // Targets without room, and the bytes they had free when that was noticed.
+    std::map<TargetId, uint64_t> full_;
     // Chunks that are damaged here and could not be had from another member.
     std::set<std::pair<TargetId, ChunkKey>> damaged_;
     Semaphore head_bytes_{kHeadBytesMax};
