@@ -46,6 +46,16 @@ void ClusterOptions::draw_more(Random& random) {
     }
 }
 
+void ClusterOptions::draw_harsh(Random& random) {
+    if (random.below(3) == 0) {
+        replicas = 1;
+    }
+    if (random.below(2) == 0) {
+        slab_bytes = 512 * KiB;
+    }
+    clients = std::max<uint64_t>(clients, 2);
+}
+
 std::string ClusterOptions::describe() const {
     std::string space = tight() ? ", disks of " + std::to_string(disk_bytes / KiB) + " KiB" : "";
     return std::to_string(storage_nodes) + " storage nodes with " +
@@ -195,6 +205,13 @@ void Cluster::cut_power(SimNode& node) {
         }
         gone(node);
     }
+}
+
+void Cluster::cut_all_storage_power() {
+    for (auto& node : storage_) {
+        cut_power(*node);
+    }
+    load_.note_storage_power_cut(true);
 }
 
 void Cluster::boot_all() {

@@ -39,6 +39,8 @@ struct ClusterOptions {
     static ClusterOptions draw(Random& random);
     // Other shapes, and in some runs small disks: writes are refused for want of space.
     void draw_more(Random& random);
+    // Shapes in which a broken rule shows soon: one copy, blocks that are used again at once.
+    void draw_harsh(Random& random);
     bool tight() const { return disk_bytes < target_bytes; }
     std::string describe() const;
 };
@@ -63,6 +65,8 @@ public:
     void boot(SimNode& node);
     void kill(SimNode& node);
     void cut_power(SimNode& node);
+    // Of all storage nodes at once.
+    void cut_all_storage_power();
     void boot_all();
     // Every disk is larger from now on, for who ran out of space.
     void enlarge_disks();

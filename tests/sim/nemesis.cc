@@ -44,6 +44,7 @@ Nemesis::Nemesis(Cluster& cluster, Random random, NemesisOptions options)
       random_(random),
       options_(options),
       more_random_(Random(random).fork("more")),
+      harsh_random_(Random(random).fork("harsh")),
       last_fault_(cluster.shared().clock.now()) {
     cluster_.shared().network.faults() = options_.network;
     cluster_.shared().faults.set_enabled(true);
@@ -83,6 +84,9 @@ void Nemesis::act() {
     restart_due();
     if (options_.full) {
         act_more();
+    }
+    if (options_.harsh && bout_ == Bout::kNone) {
+        act_harsh();
     }
     if (bout_ != Bout::kNone) {
         return;

@@ -35,6 +35,9 @@ struct NemesisOptions {
     bool fault_points = false;
     // Bits of frames flip on the way; the same.
     bool flips = false;
+    // What is rare and tells most: links between two machines fail while both reach the others, and
+    // the power of every storage node fails at once; the same.
+    bool harsh = false;
     bool damages() const { return bit_rot || unreadable || misdirected; }
     // Monotonic clocks run up to this much too fast or too slow. docs/protocol.md (F1, L4) leaves
     // a margin of a sixteenth; real clocks keep to 500.
@@ -77,6 +80,10 @@ private:
     void slow_disk();
     void die_at_point(OwnerId owner);
     bool may_die(OwnerId owner) const;
+    // nemesis_harsh.cc
+    void act_harsh();
+    void cut_links();
+    void cut_all_storage_power();
     // A bout of damage: waits for quiet, damages one node, goes on; true while it lasts.
     bool damage_bout();
     void damage_one();
@@ -103,6 +110,8 @@ private:
     SimNode* damaged_ = nullptr;
     // For what only the full mix has: the rest of a seed stays as it is.
     Random more_random_;
+    // The same for `harsh`.
+    Random harsh_random_;
     TimePoint last_fault_;
     TimePoint heal_partition_at_ = TimePoint::max();
 };

@@ -51,7 +51,8 @@ std::string NemesisOptions::describe_more() const {
            std::to_string(slow.count()) + " ms" + flag(one_way_partitions, "one-way") +
            flag(stop_processes, "stops") + flag(wall_steps, "wall-steps") +
            flag(slow_disks, "slow-disks") + flag(bit_rot, "rot") + flag(unreadable, "unreadable") +
-           flag(misdirected, "misdirected") + flag(fault_points, "points") + flag(flips, "flips");
+           flag(misdirected, "misdirected") + flag(fault_points, "points") + flag(flips, "flips") +
+           flag(harsh, "harsh");
 }
 
 void Nemesis::begin_more() {

@@ -83,10 +83,11 @@ int run_seed(const Arguments& arguments, uint64_t seed, PointCounts& points) {
     }
     std::snprintf(replay_line,
                   sizeof replay_line,
-                  "replay with: kdfs-sim %s%s%s%s--seed %llu --verbose\n",
+                  "replay with: kdfs-sim %s%s%s%s%s--seed %llu --verbose\n",
                   arguments.run.mix == kdfs::sim::Mix::kFull ? "--mix full " : "",
                   arguments.run.fault_points ? "--points " : "",
                   arguments.run.flips ? "--flips " : "",
+                  arguments.run.harsh ? "--harsh " : "",
                   chains,
                   static_cast<unsigned long long>(seed));
     if (!arguments.quiet) {
@@ -188,6 +189,10 @@ Arguments parse(int argc, char** argv) {
     add("flips",
         po::bool_switch(&out.run.flips),
         "bits of frames flip on their way (with --mix full)");
+    add("harsh",
+        po::bool_switch(&out.run.harsh),
+        "links between two machines fail, all storage nodes lose power at once, shapes are narrow "
+        "(with --mix full)");
     add("all-points",
         po::bool_switch(&out.all_points),
         "the same until each of the places let one die, and fail if one did not");
@@ -207,8 +212,8 @@ Arguments parse(int argc, char** argv) {
         throw po::error("--chains wants 1 to 1024");
     }
     out.run.fault_points = out.run.fault_points || out.all_points;
-    if ((out.run.fault_points || out.run.flips) && mix != "full") {
-        throw po::error("--points and --flips want --mix full");
+    if ((out.run.fault_points || out.run.flips || out.run.harsh) && mix != "full") {
+        throw po::error("--points, --flips and --harsh want --mix full");
     }
     out.last = out.first;
     if (values.contains("seeds")) {

@@ -91,6 +91,12 @@ private:
             load_.set_tight_space(shape_.tight());
             WorkloadOptions work;
             work.draw_more(more_random_);
+            if (options_.harsh) {
+                Random random(options_.seed ^ 0x6861727368);
+                faults_.harsh = true;
+                shape_.draw_harsh(random);
+                work.draw_harsh(random);
+            }
             load_.set_options(work);
         }
         return shape_;

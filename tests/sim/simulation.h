@@ -25,6 +25,8 @@ struct RunOptions {
     bool fault_points = false;
     // Bits of frames flip on the way. With the full mix only.
     bool flips = false;
+    // Rare faults and narrow shapes. With the full mix only.
+    bool harsh = false;
     bool verbose = false;
     // Of virtual time under faults; drawn from the seed if absent.
     std::optional<Duration> chaos;

@@ -115,6 +115,17 @@ void WorkloadOptions::draw_more(Random& random) {
     checkpoint_percent = random.below(3) == 0 ? 40 : 0;
 }
 
+void WorkloadOptions::draw_harsh(Random& random) {
+    if (random.below(2) != 0) {
+        return;
+    }
+    names_per_directory = 2;
+    directories_max = 1;
+    data_percent = 90;
+    think_time_max = std::chrono::milliseconds(30);
+    checkpoint_percent = random.below(2) == 0 ? 50 : 0;
+}
+
 void Workload::note_storage_power_cut(bool only_copy) {
     storage_lost_power_ = true;
     if (only_copy) {

@@ -36,6 +36,8 @@ struct WorkloadOptions {
 
     // Kinds of work that only the full mix has: storms of renames, checkpoints, many fsyncs.
     void draw_more(Random& random);
+    // In some runs everybody is at the same few files all the time.
+    void draw_harsh(Random& random);
 };
 
 // Mixed operations of several clients on one tree, each checked against the model. Shared by all

@@ -1,0 +1,70 @@
+// The faults that `--harsh` adds to the full mix. See nemesis.h.
+
+#include "tests/sim/nemesis.h"
+
+#include <algorithm>
+
+namespace kdfs::sim {
+namespace {
+
+// Longer than a node's lease, so that its place is given away while clients still reach it.
+constexpr uint64_t kCutMsMax = 12'000;
+constexpr uint64_t kLinksMax = 3;
+constexpr uint64_t kDownMsMax = 5000;
+
+}  // namespace
+
+void Nemesis::act_harsh() {
+    switch (harsh_random_.below(4)) {
+        case 0:
+        case 1:
+            cut_links();
+            return;
+        case 2:
+            if (options_.power_storage) {
+                cut_all_storage_power();
+            }
+            return;
+        default:
+            return;
+    }
+}
+
+// Half of them between the metadata server and a storage node: who is taken for dead lives on.
+void Nemesis::cut_links() {
+    if (heal_partition_at_ != TimePoint::max()) {
+        return;
+    }
+    std::vector<SimNode*> nodes = cluster_.all();
+    auto& storage = cluster_.storage();
+    uint64_t links = harsh_random_.range(1, kLinksMax);
+    std::string which;
+    for (uint64_t i = 0; i < links; ++i) {
+        bool from_mds = harsh_random_.below(2) == 0;
+        SimNode& a = from_mds ? cluster_.mds() : *nodes[harsh_random_.below(nodes.size())];
+        SimNode& b = from_mds ? *storage[harsh_random_.below(storage.size())]
+                              : *nodes[harsh_random_.below(nodes.size())];
+        if (&a == &b) {
+            continue;
+        }
+        cluster_.shared().network.set_blocked(a.machine(), b.machine(), true);
+        which += " " + a.name() + "-" + b.name();
+    }
+    cluster_.shared().log_book.write("net", LogLevel::kInfo, "*** links cut:" + which);
+    Duration lasts = std::chrono::milliseconds(harsh_random_.range(10, kCutMsMax));
+    heal_partition_at_ = cluster_.shared().clock.now() + lasts;
+    last_fault_ = std::max(last_fault_, heal_partition_at_);
+}
+
+// Every copy loses what was not synced; all were whole before.
+void Nemesis::cut_all_storage_power() {
+    if (!quiet()) {
+        return;
+    }
+    cluster_.cut_all_storage_power();
+    for (auto& node : cluster_.storage()) {
+        later(std::chrono::milliseconds(harsh_random_.range(1, kDownMsMax)), *node);
+    }
+}
+
+}  // namespace kdfs::sim
