@@ -76,11 +76,11 @@ Task<Result<BufferChain>> FileClient::read_under(SessionId session,
         }
     }
     InodeRef read_from = view.inode;
-    bool may_end = !view.cached && read_from->attr.nlink() == 0;
+    bool may_end = !view.cached && (read_from->attr.nlink() == 0 || !read_from->server_open);
     auto data = co_await read_range(std::move(view), offset, length);
     if (data.ok() && may_end) {
-        // It ends when the last session with it open closes it, and this one may not count as one:
-        // then chunks that are gone were read as zeros.
+        // It ends when it has no name and the last session with it open closes it, and this one may
+        // not count as one: then chunks that are gone were read as zeros.
         auto still = co_await fresh(read_from->ino);
         if (!still.ok()) {
             co_return std::move(still).error();

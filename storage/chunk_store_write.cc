@@ -407,7 +407,8 @@ void ChunkStore::hold_base(const StagedWrite& staged, KvBatch& batch) {
         if (same_at(base, next, i)) {
             continue;
         }
-        bool of_fallback = i < dirty.fallback_blocks && !dirty.replaced[i];
+        bool of_fallback =
+            i < dirty.fallback_blocks && !dirty.replaced[i] && !mutant("reuse_freed_blocks");
         (of_fallback ? held : lost).add(base->blocks[i]);
         dirty.replaced[i] = true;
     }

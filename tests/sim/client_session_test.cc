@@ -59,6 +59,7 @@ struct Shared {
     bool meta_damaged = false;
     // How often a file without names is looked at before it ends.
     std::optional<uint64_t> looks_left;
+    uint32_t names_left = 0;  // what those looks say
     Event meta_answered;
     // The sessions that opened the file, wrote to its chunks and closed it, in order.
     std::vector<uint64_t> opened;
@@ -185,7 +186,7 @@ private:
             }
             --*shared_.looks_left;
             *reply.mutable_attr() = shared_.file;
-            reply.mutable_attr()->set_nlink(0);
+            reply.mutable_attr()->set_nlink(shared_.names_left);
             return RpcReply(encode(reply));
         }
         if (speaks_of_file && shared_.file.nlink() == 0) {
@@ -537,6 +538,20 @@ TEST_F(ClientSessionTest, AFileWithoutNamesThatEndsWhileItIsReadDoesNotReadAsZer
     pass(std::chrono::seconds(5));
     ASSERT_EQ(shared_.sessions, 2U);
     shared_.looks_left = 1;
+    shared_.chunks.clear();
+
+    auto data = run(files().read(id, 0, 100));
+
+    ASSERT_TRUE(data.has_value());
+    EXPECT_EQ(data->error().code, Errc::kStaleHandle);
+}
+
+TEST_F(ClientSessionTest, AFileThatLosesItsNameAndEndsWhileItIsReadDoesNotReadAsZeros) {
+    client::OpenId id = open_file();
+    shared_.over.insert(1);
+    pass(std::chrono::seconds(5));
+    shared_.looks_left = 1;
+    shared_.names_left = 1;
     shared_.chunks.clear();
 
     auto data = run(files().read(id, 0, 100));

@@ -148,9 +148,11 @@ void FileHistory::settle(TimePoint now) {
     }
 }
 
-void FileHistory::settle_client(uint64_t client, TimePoint now) {
+void FileHistory::settle_client(uint64_t client, TimePoint lost, TimePoint now) {
     for (Change& change : changes_) {
-        if (change.client == client && change.maybe && change.ended == kNever) {
+        // What began later may have been lost since, in another accident.
+        bool meant = change.client == client && change.began <= lost;
+        if (meant && change.maybe && change.ended == kNever) {
             change.ended = now;
         }
     }

@@ -49,8 +49,8 @@ public:
     // From now on, what is under way or lost does not come late any more: it happened or did not.
     // Nothing else is under way.
     void settle(TimePoint now);
-    // The same for what `client` lost, while others go on.
-    void settle_client(uint64_t client, TimePoint now);
+    // The same for what `client` began by `lost` and lost, while others go on.
+    void settle_client(uint64_t client, TimePoint lost, TimePoint now);
 
     // What is wrong with a read of [offset, offset + wanted) that ran from `began` to `ended`;
     // nothing if all is well.

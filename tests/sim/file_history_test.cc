@@ -62,9 +62,21 @@ TEST_F(FileHistoryTest, WhatALostClientDidNotSyncMayBeThereOrNot) {
     EXPECT_TRUE(allows(0, bytes_of(first, 0, 10), 6, 7));
     EXPECT_TRUE(allows(0, bytes_of(second, 0, 10), 6, 7));
     EXPECT_FALSE(allows(0, zeros(10), 6, 7)) << "what was synced stays";
-    history_.settle_client(1, at(8));
+    history_.settle_client(1, at(7), at(8));
     uint64_t third = write(2, 0, 10, 9, 10);
     EXPECT_FALSE(allows(0, bytes_of(second, 0, 10), 11, 11));
+    EXPECT_TRUE(allows(0, bytes_of(third, 0, 10), 11, 11));
+}
+
+TEST_F(FileHistoryTest, WhatWasBegunAfterALossIsNotSettledWithIt) {
+    uint64_t first = write(1, 0, 10, 1, 2);
+    history_.client_lost(1);
+    uint64_t second = write(1, 0, 10, 5, 6);
+    history_.client_lost(1);
+    history_.settle_client(1, at(3), at(8));
+    uint64_t third = write(2, 0, 10, 9, 10);
+    EXPECT_FALSE(allows(0, bytes_of(first, 0, 10), 11, 11));
+    EXPECT_TRUE(allows(0, bytes_of(second, 0, 10), 11, 11)) << "it may come late";
     EXPECT_TRUE(allows(0, bytes_of(third, 0, 10), 11, 11));
 }
 

@@ -85,7 +85,7 @@ void Nemesis::act() {
     if (options_.full) {
         act_more();
     }
-    if (options_.harsh && bout_ == Bout::kNone) {
+    if (options_.harsh != NemesisOptions::Harsh::kNo && bout_ == Bout::kNone) {
         act_harsh();
     }
     if (bout_ != Bout::kNone) {

@@ -35,9 +35,13 @@ struct NemesisOptions {
     bool fault_points = false;
     // Bits of frames flip on the way; the same.
     bool flips = false;
-    // What is rare and tells most: links between two machines fail while both reach the others, and
-    // the power of every storage node fails at once; the same.
-    bool harsh = false;
+    // What is rare and tells most; the same.
+    enum class Harsh {
+        kNo,
+        kLinks,  // links between two machines fail while both reach the others
+        kPower,  // every storage node loses power at once, again and again; nothing else happens
+    };
+    Harsh harsh = Harsh::kNo;
     bool damages() const { return bit_rot || unreadable || misdirected; }
     // Monotonic clocks run up to this much too fast or too slow. docs/protocol.md (F1, L4) leaves
     // a margin of a sixteenth; real clocks keep to 500.
@@ -46,6 +50,7 @@ struct NemesisOptions {
     static NemesisOptions draw(Random& random);
     // Switches on some of what only the full mix has.
     void draw_more(Random& random);
+    void draw_harsh(Random& random);
     std::string describe() const;
     std::string describe_more() const;
 };

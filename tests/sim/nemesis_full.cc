@@ -52,7 +52,8 @@ std::string NemesisOptions::describe_more() const {
            flag(stop_processes, "stops") + flag(wall_steps, "wall-steps") +
            flag(slow_disks, "slow-disks") + flag(bit_rot, "rot") + flag(unreadable, "unreadable") +
            flag(misdirected, "misdirected") + flag(fault_points, "points") + flag(flips, "flips") +
-           flag(harsh, "harsh");
+           flag(harsh == Harsh::kLinks, "harsh-links") +
+           flag(harsh == Harsh::kPower, "harsh-power");
 }
 
 void Nemesis::begin_more() {

@@ -14,19 +14,23 @@ constexpr uint64_t kDownMsMax = 5000;
 
 }  // namespace
 
+void NemesisOptions::draw_harsh(Random& random) {
+    harsh = random.below(3) == 0 ? Harsh::kPower : Harsh::kLinks;
+    if (harsh == Harsh::kPower) {
+        NemesisOptions calm;
+        calm.full = full;
+        calm.harsh = harsh;
+        calm.drift_ppm_max = drift_ppm_max;
+        calm.pause_max = std::chrono::seconds(2);
+        *this = calm;
+    }
+}
+
 void Nemesis::act_harsh() {
-    switch (harsh_random_.below(4)) {
-        case 0:
-        case 1:
-            cut_links();
-            return;
-        case 2:
-            if (options_.power_storage) {
-                cut_all_storage_power();
-            }
-            return;
-        default:
-            return;
+    if (options_.harsh == NemesisOptions::Harsh::kPower) {
+        cut_all_storage_power();
+    } else if (harsh_random_.below(2) == 0) {
+        cut_links();
     }
 }
 
@@ -61,6 +65,7 @@ void Nemesis::cut_all_storage_power() {
     if (!quiet()) {
         return;
     }
+    cluster_.shared().log_book.write("world", LogLevel::kInfo, "*** all storage loses power");
     cluster_.cut_all_storage_power();
     for (auto& node : cluster_.storage()) {
         later(std::chrono::milliseconds(harsh_random_.range(1, kDownMsMax)), *node);

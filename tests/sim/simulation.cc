@@ -93,7 +93,7 @@ private:
             work.draw_more(more_random_);
             if (options_.harsh) {
                 Random random(options_.seed ^ 0x6861727368);
-                faults_.harsh = true;
+                faults_.draw_harsh(random);
                 shape_.draw_harsh(random);
                 work.draw_harsh(random);
             }

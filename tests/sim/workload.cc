@@ -82,10 +82,11 @@ void Workload::check(std::optional<std::string> wrong, const std::string& what, 
 
 void Workload::settle_due() {
     while (!settling_.empty() && settling_.front().when <= clock_.now()) {
-        uint64_t client = settling_.front().client;
+        Settling due = settling_.front();
         settling_.pop_front();
-        model_.for_each_file(
-            [&](ModelInode& file) { file.history.settle_client(client, clock_.now()); });
+        model_.for_each_file([&](ModelInode& file) {
+            file.history.settle_client(due.client, due.when - kSettleTime, clock_.now());
+        });
     }
     model_.for_each_file([&](ModelInode& file) {
         if (file.exclusive && file.exclusive_until <= clock_.now()) {
@@ -123,6 +124,7 @@ void WorkloadOptions::draw_harsh(Random& random) {
     directories_max = 1;
     data_percent = 90;
     think_time_max = std::chrono::milliseconds(30);
+    fsync_percent = 20;
     checkpoint_percent = random.below(2) == 0 ? 50 : 0;
 }
 
