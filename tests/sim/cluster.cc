@@ -231,6 +231,7 @@ void Cluster::enlarge_disks() {
 void Cluster::tend() {
     load_.notice_losses();
     check_all_leases();
+    check_fences();
     for (SimNode* node : all()) {
         if (node->running() && !node->failure().ok()) {
             shared_.log_book.write(node->name(),

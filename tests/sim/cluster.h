@@ -107,6 +107,8 @@ private:
     // Nobody uses an inode under the exclusive lease while another client uses it under any.
     void check_lease(size_t client, const client::FileClient& files, InodeId ino);
     void check_all_leases();
+    // No storage daemon acts whose place the metadata server has given away.
+    void check_fences();
     std::optional<mds::NamespaceReport> check_namespace();
     void check_chunks(const std::set<DataId>& owned);
     void compare(const pb::Chain& chain,

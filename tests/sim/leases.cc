@@ -1,8 +1,9 @@
-// What must hold of leases: of those that clients go by at every instant, and of those that the
-// metadata server knows when nobody works any more.
+// What must hold of leases: of those that clients go by at every instant, of those that the
+// metadata server knows when nobody works any more, and of those of storage nodes.
 
 #include "tests/sim/cluster.h"
 #include "tests/sim/processes.h"
+#include "tests/sim/storage_process.h"
 
 #include <string>
 
@@ -47,6 +48,24 @@ void Cluster::check_all_leases() {
             if (mode == pb::LEASE_EXCLUSIVE) {
                 check_lease(client, *files, ino);
             }
+        }
+    }
+}
+
+void Cluster::check_fences() {
+    auto now = map();
+    for (size_t i = 0; now && i < storage_.size(); ++i) {
+        if (!storage_[i]->started()) {
+            continue;
+        }
+        auto& process = dynamic_cast<StorageProcess&>(storage_[i]->process());
+        const storage::ClusterView& view = process.server().view();
+        const pb::Node* node = now->node(view.node());
+        bool in_place = node && node->online() && node->incarnation() == view.incarnation();
+        if (!in_place && view.acting(storage_[i]->env().now())) {
+            verdict_.wrong(storage_[i]->name() +
+                           " acts although its place was given away under epoch " +
+                           std::to_string(now->epoch().value));
         }
     }
 }
