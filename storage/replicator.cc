@@ -171,6 +171,7 @@ Result<Replicator::Member> Replicator::find_writer(ChainId chain,
                                                    TargetId target) {
     KDFS_TRY_ASSIGN(const pb::Chain* found, find_chain(chain, version));
     std::vector<TargetId> path = write_path(*found);
+    // The mutant takes what was meant for a place under another version for meant for its own.
     bool unchecked = mutant("skip_chain_version_check") && found->version() != version;
     if (from == From::kClient && !unchecked) {
         target = head_of(*found);

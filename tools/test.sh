@@ -14,7 +14,7 @@
 #             faults on real mounts: some hours
 #   mutants   [NAME...]: breaks each rule of tests/mutants.txt and shows which test notices
 #   sweep     KDFS_SWEEP_SEEDS (default 200) more seeds of kdfs-sim under each mix of faults, the
-#             full one also with fault points and flipped bits; the commit names the first
+#             full one also with fault points and flipped bits or harsh; the commit names the first
 #
 # The last lines are ctest's summary. Further arguments go to ctest: tools/test.sh unit -R Codec
 # KDFS_JOBS: parallel build and test jobs (default: 2 tests, as many compilations as processors).
@@ -45,7 +45,7 @@ run_tests() { # FOLDER... below build/, then -- and ctest's arguments
 sweep() { # runs kdfs-sim over many seeds; stops at the first that fails and says how to replay it
     local seeds=${KDFS_SWEEP_SEEDS:-200} first mix
     first=$((16#$(git rev-parse --short=8 HEAD)))
-    for mix in basic full "full --points --flips"; do
+    for mix in basic full "full --points --flips" "full --points --harsh"; do
         # An exit code of 255 ends xargs.
         seq "$first" 50 $((first + seeds - 1)) |
             xargs -P "${KDFS_JOBS:-$(nproc)}" -I FROM bash -c '
