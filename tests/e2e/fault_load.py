@@ -152,8 +152,8 @@ class Worker:
 class BlockWriter(Worker):
     """Overwrites blocks of some files, syncs now and then, and reads its own blocks back.
 
-    What the mount lost it says at the next write, fsync or close of the file, however late that
-    is; a read before that shows what is there."""
+    What the mount lost it says at writes and closes of the file until an fsync has said it, however
+    late that is; a read before that shows what is there."""
 
     def __init__(self, *arguments):
         super().__init__(*arguments)
@@ -167,7 +167,6 @@ class BlockWriter(Worker):
         return super()._may_fail() or self._name in self._may_have_lost
 
     def _failed(self):
-        self._may_have_lost.clear()
         for name in sorted(self._sizes):
             self._lost(name)
         for fd in self._open.values():
