@@ -139,6 +139,11 @@ Task<Result<BufferChain>> FileClient::read_piece(ReadView view, PieceRange range
             fetched = fetch(view, range.chunk.index);
         }
     }
+    if (fetched && range.piece_offset + range.length > fetched->length) {
+        // The file has become larger since.
+        drop_fetched(*view.inode, range.chunk.index, range.chunk.index);
+        fetched = nullptr;
+    }
     if (fetched) {
         co_await fetched->done.wait();
         if (fetched->data.ok()) {
@@ -204,13 +209,13 @@ Task<void> FileClient::fetch_piece(ReadView view,
     const pb::ChainTable* table = view.map->table(view.layout.table());
     uint64_t bytes = piece_bytes(view.layout);
     uint64_t size = view.inode->attr.size();
-    uint64_t length = std::min(bytes, size - std::min(size, piece * bytes));
+    into->length = std::min(bytes, size - std::min(size, piece * bytes));
     ChunkId chunk;
     chunk.data = view.data;
     chunk.index = piece;
     ChainId chain = chain_of_piece(view.layout, *table, piece);
-    if (length != 0) {
-        ChunkRead what(chunk, chain, 0, length, view.session);
+    if (into->length != 0) {
+        ChunkRead what(chunk, chain, 0, into->length, view.session);
         what.known_damaged = view.inode->damage_told;
         into->data = co_await chunks_.read(what);
     }

@@ -19,9 +19,10 @@
 
 namespace kdfs::client {
 
-// A piece fetched ahead of its reader. Complete when `done` is set; then `data` has what the chunk
-// has of it.
+// A piece fetched ahead of its reader, up to where the file ended then. Complete when `done` is
+// set; then `data` has what the chunk has of it.
 struct FetchedPiece {
+    uint64_t length = 0;  // bytes that were asked for
     Event done;
     Result<BufferChain> data = BufferChain();
 };

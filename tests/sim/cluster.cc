@@ -229,6 +229,8 @@ void Cluster::enlarge_disks() {
 }
 
 void Cluster::tend() {
+    // What the metadata server said lasts when it is down and nobody else has heard.
+    load_.ask_sessions();
     load_.notice_losses();
     check_all_leases();
     check_fences();
@@ -288,8 +290,15 @@ void Cluster::order_scrub() {
 }
 
 bool Cluster::session_gone(SessionId session) {
+    if (sessions_over_.contains(session)) {
+        return true;
+    }
     if (mds_->started()) {
-        return dynamic_cast<MdsProcess&>(mds_->process()).server().session_over(session);
+        bool over = dynamic_cast<MdsProcess&>(mds_->process()).server().session_over(session);
+        if (over) {
+            sessions_over_.insert(session);
+        }
+        return over;
     }
     // While it is down, the maps that it published before still shut sessions out.
     return std::any_of(storage_.begin(), storage_.end(), [session](const auto& node) {

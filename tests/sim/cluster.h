@@ -124,6 +124,8 @@ private:
     std::vector<std::unique_ptr<SimNode>> clients_;
     std::vector<bool> working_;
     TimePoint next_look_at_leases_{};
+    // Those that the metadata server, while it ran, said had ended.
+    std::set<SessionId> sessions_over_;
 };
 
 }  // namespace kdfs::sim

@@ -52,6 +52,14 @@ bool Workload::session_is_lost(uint64_t client, SessionId session) const {
            (fenced_ && session && fenced_(session));
 }
 
+void Workload::ask_sessions() const {
+    for (auto [client, session] : sessions_) {
+        if (session && fenced_) {
+            fenced_(session);
+        }
+    }
+}
+
 bool Workload::notice_lost_sessions() {
     size_t before = lost_sessions_.size();
     auto sessions = sessions_;

@@ -95,6 +95,8 @@ public:
     }
     void end_operation() { --running_; }
     void check(std::optional<std::string> wrong, const std::string& what, ModelInode* file);
+    // Asks of every session whether it is fenced, for who remembers it.
+    void ask_sessions() const;
     // Marks what clients lost that are fenced by now; true if there was one that was not known.
     bool notice_lost_sessions();
     // Marks what is at risk if a chain lost something since the last look; true if one did.
