@@ -236,6 +236,17 @@ bool LeaseTable::open_by_other(SessionId session, InodeId ino) const {
     });
 }
 
+bool LeaseTable::held_by_other(SessionId session, InodeId ino) const {
+    auto entry = inodes_.find(ino);
+    if (entry == inodes_.end()) {
+        return false;
+    }
+    const auto& holders = entry->second.holders;
+    return std::any_of(holders.begin(), holders.end(), [session](const auto& h) {
+        return h.first != session && (h.second.open || h.second.mode != pb::LEASE_NONE);
+    });
+}
+
 bool LeaseTable::holds_exclusive(SessionId session, InodeId ino) const {
     std::optional<Holding> mine = holding(session, ino);
     return mine && mine->mode == pb::LEASE_EXCLUSIVE && !mine->returned;
@@ -353,6 +364,32 @@ bool LeaseTable::stays_open(SessionId session, const pb::ReleaseOne& item) const
     bool current = item.lease_seq() >= mine->lease_seq;
     bool closed = !item.still_open() && (current || item.lease_seq() >= mine->open_seq);
     return !closed && (mine->open || current);
+}
+
+bool LeaseTable::stays_leased(SessionId session, const pb::ReleaseOne& item) const {
+    std::optional<Holding> mine = holding(session, InodeId(item.ino()));
+    if (!mine) {
+        return false;
+    }
+    pb::LeaseMode left = item.lease_seq() < mine->lease_seq ? mine->mode : item.keep();
+    return std::min(mine->mode, left) != pb::LEASE_NONE;
+}
+
+bool LeaseTable::count_as_open(InodeId ino) {
+    auto entry = inodes_.find(ino);
+    if (entry == inodes_.end()) {
+        return false;
+    }
+    std::vector<SessionId> unsaid;
+    for (const auto& [session, holding] : entry->second.holders) {
+        if (!holding.open && holding.mode != pb::LEASE_NONE) {
+            unsaid.push_back(session);
+        }
+    }
+    for (SessionId session : unsaid) {
+        open(session, ino, false);
+    }
+    return is_open(ino);
 }
 
 void LeaseTable::note_recall(InodeId ino, TimePoint now) {

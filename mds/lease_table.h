@@ -82,8 +82,13 @@ public:
     // with files open does not become a read lease: it stays until it is given back wholly.
     bool release(SessionId session, const pb::ReleaseOne& item);
 
-    // Whether the session has the inode open once release() took `item`.
+    // Whether the session has the inode open, or a lease of it, once release() took `item`.
     bool stays_open(SessionId session, const pb::ReleaseOne& item) const;
+    bool stays_leased(SessionId session, const pb::ReleaseOne& item) const;
+
+    // Whoever has a lease of the inode counts as having it open, until it says otherwise. Whether
+    // anybody has.
+    bool count_as_open(InodeId ino);
 
     // The exclusive lease was just taken from somebody: the inode counts as contended for a while.
     void note_recall(InodeId ino, TimePoint now);
@@ -107,6 +112,8 @@ public:
     std::optional<Holding> holding(SessionId session, InodeId ino) const;
     bool is_open(InodeId ino) const;
     bool open_by_other(SessionId session, InodeId ino) const;
+    // Another session has it open, or a lease of it.
+    bool held_by_other(SessionId session, InodeId ino) const;
     bool holds_exclusive(SessionId session, InodeId ino) const;
     // Another session may be writing to the file's chunks.
     bool written_by_other(SessionId session, InodeId ino) const;

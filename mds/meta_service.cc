@@ -581,6 +581,11 @@ Task<Result<pb::MetaReply>> MetaService::take_release(SessionId session, pb::Met
         for (const pb::ReleaseOne& item : request.release().items()) {
             state_.leases->release(session, item);
         }
+        // Who keeps a lease may open it without a word for as long as it has not heard that the
+        // name is gone.
+        for (InodeId ino : effects.orphaned) {
+            state_.leases->count_as_open(ino);
+        }
         take_effects(std::move(effects));
         co_return std::move(*reply);
     }
@@ -606,10 +611,11 @@ bool MetaService::open_after(SessionId session, const pb::Release& items, InodeI
     bool still = mine && mine->open;
     for (const pb::ReleaseOne& item : items.items()) {
         if (item.ino() == ino.value) {
-            still = state_.leases->stays_open(session, item);
+            still = state_.leases->stays_open(session, item) ||
+                    state_.leases->stays_leased(session, item);
         }
     }
-    return still || state_.leases->open_by_other(session, ino);
+    return still || state_.leases->held_by_other(session, ino);
 }
 
 // A release that comes again, after others may have set the times, has nothing to say of them.
@@ -631,7 +637,14 @@ Task<Status> MetaService::free_orphans(std::vector<InodeId> inodes) {
     for (InodeId ino : inodes) {
         while (!state_.sessions.in_grace() && !state_.leases->is_open(ino)) {
             KvBatch batch;
-            Result<bool> freed = state_.space.release_orphan(ino, batch);
+            Result<bool> freed = state_.space.is_orphan(ino);
+            // Who has a lease, of before a restart, may have opened it without a word.
+            if (freed.ok() && *freed && state_.leases->count_as_open(ino)) {
+                break;
+            }
+            if (freed.ok() && *freed) {
+                freed = state_.space.release_orphan(ino, batch);
+            }
             if (!freed.ok() && freed.error().code == Errc::kWouldBlock) {
                 KDFS_CO_TRY(co_await load_missing(state_));
                 continue;

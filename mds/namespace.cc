@@ -144,6 +144,12 @@ Status Namespace::refresh(pb::Attr& attr) {
     return inode.error().code == Errc::kStaleHandle ? Status() : inode.error();
 }
 
+Result<bool> Namespace::is_orphan(InodeId ino) {
+    View view(*this);
+    KDFS_TRY_ASSIGN(std::optional<std::string> record, view.get(orphan_key(ino)));
+    return record.has_value();
+}
+
 Result<bool> Namespace::release_orphan(InodeId ino, KvBatch& batch) {
     View view(*this);
     KDFS_TRY_ASSIGN(std::optional<std::string> record, view.get(orphan_key(ino)));

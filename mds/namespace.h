@@ -66,7 +66,7 @@ struct DeadData {
 // What an applied request means for the server besides its reply.
 struct Effects {
     std::vector<InodeId> freed;     // inodes that are gone: forget their leases
-    std::vector<InodeId> orphaned;  // lost their last name, live until release_orphan()
+    std::vector<InodeId> orphaned;  // without a name, live until release_orphan()
     std::optional<Trim> trim;       // to be executed, then finish_trim(), before the reply leaves
     std::vector<DeadData> died;     // what the gc queue grew by
 };
@@ -156,6 +156,8 @@ public:
     // Takes size and times from a lease holder that answers a recall. The attributes after it.
     Result<pb::Attr> take_dirty(const DirtyState& dirty, WallTime now, KvBatch& batch);
 
+    // Whether the inode has no name and lives because it may be open.
+    Result<bool> is_orphan(InodeId ino);
     // Frees the inode if it is an orphan; true if it was. The caller knows that nobody has it open.
     Result<bool> release_orphan(InodeId ino, KvBatch& batch);
     // Orphans with numbers above `after` in their order. For the start of a server, when sessions

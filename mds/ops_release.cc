@@ -22,9 +22,14 @@ Status release_one(View& view, const pb::ReleaseOne& item, const OpContext& cont
     }
     view.touch(inode->ino, Access::kChange);
     KDFS_TRY(take_dirty_state(view, *inode, dirty, context.now));
-    if (!item.still_open() && !context.is_open(inode->ino)) {
-        KDFS_TRY(free_orphan(view, *inode, known_end(*inode, context)));
+    if (item.still_open() || inode->nlink != 0) {
+        return {};
     }
+    if (context.is_open(inode->ino)) {
+        view.effects().orphaned.push_back(inode->ino);
+        return {};
+    }
+    KDFS_TRY(free_orphan(view, *inode, known_end(*inode, context)));
     return {};
 }
 

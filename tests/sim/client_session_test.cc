@@ -214,6 +214,10 @@ private:
                 grant(*entry->mutable_grant());
             }
         }
+        if (request.has_remove()) {
+            reply.mutable_attr()->set_ino(kFirstListed);
+            reply.set_orphaned(true);
+        }
         if (request.has_open()) {
             shared_.opened.push_back(request.session());
         }
@@ -739,6 +743,12 @@ TEST_F(ClientSessionTest, AFileThatTheServerIsToldIsClosedIsNotOpenedWithoutAski
     pass(std::chrono::seconds(1));
     open_file();
     EXPECT_EQ(shared_.opened.size(), 2U) << "the lease is enough again";
+}
+
+TEST_F(ClientSessionTest, OfAFileItDoesNotKnowTheServerIsToldThatItIsClosedWhenItsLastNameGoes) {
+    ASSERT_TRUE(run(files().unlink(kRootInode, "unknown"))->ok());
+    pass(std::chrono::seconds(1));
+    EXPECT_EQ(shared_.closed.size(), 1U);
 }
 
 TEST_F(ClientSessionTest, WhatIsCachedIsNotUsedOnceTheLeaseMayBeOver) {

@@ -125,6 +125,47 @@ TEST_P(MdsLeaseTest, OfAFileWithoutNamesOnlyWhoHasItOpenGetsALease) {
     EXPECT_EQ(opener->grant().mode(), pb::LEASE_READ);
 }
 
+// Who removed it has not heard the answer, and opens it under its lease without a word.
+TEST_P(MdsLeaseTest, AnUnlinkedFileThatIsClosedUnderALeaseLivesUntilTheLeaseIsGivenBack) {
+    open(0);
+    auto made = meta(0, create(0, "f"));
+    ASSERT_TRUE(made.ok()) << made.error().to_string();
+    uint64_t ino = made->attr().ino();
+    ASSERT_TRUE(meta(0, remove(0, "f")).ok());
+
+    pb::MetaRequest closing;
+    closing.set_seq(client(0).next_seq());
+    pb::ReleaseOne* item = closing.mutable_release()->add_items();
+    item->set_ino(ino);
+    item->set_keep(pb::LEASE_READ);
+    item->set_lease_seq(client(0).held().at(ino).lease_seq());
+    ASSERT_TRUE(meta(0, closing).ok());
+
+    auto kept = meta(0, opening(ino, true));
+    EXPECT_TRUE(kept.ok()) << kept.error().to_string();
+    ASSERT_TRUE(close(0, ino).ok());
+    EXPECT_EQ(meta(0, getattr(ino)).error().code, Errc::kStaleHandle);
+}
+
+TEST_P(MdsLeaseTest, AnUnlinkedFileOfWhichARestartFindsALeaseLivesUntilTheLeaseIsGivenBack) {
+    open(0);
+    auto made = meta(0, create(0, "f"));
+    ASSERT_TRUE(made.ok()) << made.error().to_string();
+    uint64_t ino = made->attr().ino();
+    client(0).claim(ino, pb::LEASE_EXCLUSIVE);
+    ASSERT_TRUE(meta(0, remove(0, "f")).ok());
+    mds_->kill();
+    mds_->boot();
+    pass(std::chrono::seconds(1));
+    open(0);
+    pass(std::chrono::seconds(2));
+
+    auto kept = meta(0, opening(ino, true));
+    EXPECT_TRUE(kept.ok()) << kept.error().to_string();
+    ASSERT_TRUE(close(0, ino).ok());
+    EXPECT_EQ(meta(0, getattr(ino)).error().code, Errc::kStaleHandle);
+}
+
 TEST_P(MdsLeaseTest, WhoIsEndedForARecallItDoesNotAnswerKeepsItsLeasesUntilItsTimeIsOver) {
     open(0);
     open(1);

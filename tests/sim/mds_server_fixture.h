@@ -254,6 +254,7 @@ public:
     void claim(uint64_t ino, pb::LeaseMode mode) {
         held_[ino].set_ino(ino);
         held_[ino].set_mode(mode);
+        held_[ino].set_open(false);
     }
     // As a process that is stopped: its connection stays, and nothing comes over it.
     void freeze() { frozen_ = true; }

@@ -276,7 +276,7 @@ Task<void> Worker::get_attributes(ModelRef inode) {
     uint64_t version = inode->links_version;
     bool unsure = inode->links_unsure != 0;
     auto attr = co_await files_.getattr(InodeId(inode->ino));
-    unsure |= inode->links_version != version;
+    unsure |= inode->links_version != version || inode->closing;
     if (!attr.ok()) {
         bool gone = unsure || inode->links == 0 || inode->removed;
         bool stale =

@@ -397,7 +397,8 @@ Task<void> Worker::look_up(NameChoice choice) {
     begin("lookup of " + place_name(choice.directory, choice.name));
     auto found = co_await find(InodeId(choice.directory->ino), choice.name);
     std::string what = "lookup of " + place_name(choice.directory, choice.name);
-    if (choice.directory->removed || choice.entry->version != version) {
+    if (choice.directory->removed || choice.directory->closing ||
+        choice.entry->version != version) {
         co_return;
     }
     if (!found.ok()) {
