@@ -5,7 +5,6 @@
 #include "tools/inspect.h"
 
 #include <iostream>
-#include <iterator>
 
 namespace kdfs::tools {
 namespace {
@@ -66,7 +65,13 @@ Result<std::string> read_capture(const Arguments& arguments) {
     const std::string& name = arguments.operands()[1];
     std::string bytes;
     if (name == "-") {
-        bytes.assign(std::istreambuf_iterator<char>(std::cin), {});
+        bytes.resize(kCaptureBytesMax + 1);
+        std::cin.read(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+        bytes.resize(static_cast<size_t>(std::cin.gcount()));
+        if (bytes.size() > kCaptureBytesMax) {
+            return Error(Errc::kTooBig,
+                         "stdin has more than " + std::to_string(kCaptureBytesMax) + " bytes");
+        }
     } else {
         KDFS_TRY_ASSIGN(bytes, read_file(name, kCaptureBytesMax));
     }

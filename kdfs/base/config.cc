@@ -7,7 +7,6 @@
 #include <charconv>
 #include <fstream>
 #include <functional>
-#include <iterator>
 #include <map>
 #include <sstream>
 #include <string_view>
@@ -26,6 +25,29 @@ struct Unit {
 constexpr std::array<Unit, 4> kByteUnits{{{"GiB", GiB}, {"MiB", MiB}, {"KiB", KiB}, {"", 1}}};
 constexpr std::array<Unit, 5> kTimeUnits{
     {{"min", 60000000000}, {"s", 1000000000}, {"ms", 1000000}, {"us", 1000}, {"ns", 1}}};
+
+// Of a configuration file.
+constexpr size_t kFileBytesMax = MiB;
+
+Result<std::string> text_of(const std::string& path) {
+    std::ifstream stream(path, std::ios::binary);
+    if (!stream) {
+        return Error(Errc::kNotFound, "configuration file " + path + " cannot be opened");
+    }
+    std::string text(kFileBytesMax + 1, '\0');
+    stream.read(text.data(), static_cast<std::streamsize>(text.size()));
+    if (stream.bad()) {
+        return Error(Errc::kInvalidArgument,
+                     "configuration file " + path + " cannot be read; is it a directory?");
+    }
+    text.resize(static_cast<size_t>(stream.gcount()));
+    if (text.size() > kFileBytesMax) {
+        return Error(Errc::kTooBig,
+                     "configuration file " + path + " has more than " +
+                         std::to_string(kFileBytesMax) + " bytes");
+    }
+    return text;
+}
 
 bool parse_number(std::string_view text, uint64_t& out) {
     auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
@@ -291,17 +313,13 @@ Result<Config::Given> Config::read_arguments(int argc, const char* const* argv) 
 }
 
 Result<Config::Given> Config::read_file(const std::string& path) const {
-    std::ifstream stream(path);
-    if (!stream) {
-        return Error(Errc::kNotFound, "configuration file " + path + " cannot be opened");
-    }
+    KDFS_TRY_ASSIGN(std::string text, text_of(path));
     options::options_description description;
     for (const auto& option : options_) {
         description.add_options()(option->name.c_str(),
                                   options::value<std::vector<std::string>>(),
                                   "");
     }
-    std::string text((std::istreambuf_iterator<char>(stream)), {});
     std::istringstream lines(text);
     try {
         return Given::from(options::parse_config_file(lines, description));

@@ -132,6 +132,16 @@ TEST(ConfigTest, ErrorsNameTheOption) {
     EXPECT_NE(Settings().failure({"--config", path.c_str()}).find("replica"), std::string::npos);
 }
 
+TEST(ConfigTest, AFileThatCannotBeReadOrNeverEndsIsRefused) {
+    Settings s;
+    EXPECT_EQ(s.failure({"--config=/proc/self/fd"}),
+              "configuration file /proc/self/fd cannot be read; is it a directory?");
+    EXPECT_EQ(s.failure({"--config=/dev/zero"}),
+              "configuration file /dev/zero has more than 1048576 bytes");
+    EXPECT_EQ(s.failure({"--config=/nowhere/at.all"}),
+              "configuration file /nowhere/at.all cannot be opened");
+}
+
 TEST(ConfigTest, RequiredOptionMustBeThere) {
     Settings s;
     s.config.require("mount");
