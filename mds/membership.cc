@@ -37,6 +37,13 @@ pb::Node* Membership::node(uint64_t id) {
     return nullptr;
 }
 
+const pb::Node* Membership::node(uint64_t id) const {
+    auto found = std::find_if(map_.nodes().begin(), map_.nodes().end(), [id](const pb::Node& n) {
+        return n.id() == id;
+    });
+    return found == map_.nodes().end() ? nullptr : &*found;
+}
+
 Status Membership::check(const pb::HeartbeatRequest& request) const {
     std::string who = node_text(request);
     if (!request.cluster_id().empty() && request.cluster_id() != map_.cluster_id()) {
@@ -85,10 +92,7 @@ Status Membership::check_targets(const pb::HeartbeatRequest& request) const {
 
 // Whether the map may grow by what the request brings.
 Status Membership::check_room(const pb::HeartbeatRequest& request) const {
-    const pb::Node* known = nullptr;
-    for (const pb::Node& n : map_.nodes()) {
-        known = n.id() == request.node() ? &n : known;
-    }
+    const pb::Node* known = node(request.node());
     if (known == nullptr && map_.nodes_size() >= kNodesMax) {
         return Error(Errc::kOverloaded,
                      node_text(request) + ": the cluster has " + std::to_string(kNodesMax) +
@@ -124,39 +128,127 @@ Result<bool> Membership::heartbeat(const pb::HeartbeatRequest& request,
                                    uint64_t connection,
                                    TimePoint now) {
     KDFS_TRY(check(request));
-    pb::Node* known = node(request.node());
-    bool was_online = known != nullptr && known->online();
-    bool restarted = known != nullptr && known->incarnation() != request.incarnation() &&
-                     !mutant("ignore_restart");
-    bool same_boot = known != nullptr && request.boot() != 0 && known->boot() == request.boot();
     Health& health = health_[request.node()];
     health.heard = now;
     health.connection = connection;
     health.connected = true;
+    health.reported = true;
     health.acts_by = request.map_epoch();
     if (!request.cluster_id().empty()) {
         confirmed_.insert(request.node());
     }
-    bool changed = update_node(request);
-    changed = add_targets(request) || changed;
-    if (restarted) {
-        changed = targets_event(request.node(), false) || changed;
-        for (const pb::TargetReport& report : request.targets()) {
-            reports_.erase(report.target());
-        }
+    bool changed = false;
+    if (has_restarted(request)) {
+        restarted_[request.node()] = request;
+    } else {
+        restarted_.erase(request.node());
+        changed = take(request);
     }
-    if (restarted || !was_online) {
-        for (const pb::TargetReport& report : request.targets()) {
-            bool up = !report.failed();
-            if (up && restarted && !same_boot) {
-                note_losses(report.target());
-            }
-            changed = (up && apply_to_chains(report.target(), true)) || changed;
-        }
-    }
-    changed = take_reports(request) || changed;
+    changed = take_restarts({}, now) || changed;
     changed = make_chains() || changed;
     return raise_if(changed);
+}
+
+bool Membership::has_restarted(const pb::HeartbeatRequest& request) const {
+    const pb::Node* known = node(request.node());
+    return known != nullptr && known->incarnation() != request.incarnation() &&
+           !mutant("ignore_restart");
+}
+
+bool Membership::same_boot(const pb::HeartbeatRequest& request) const {
+    const pb::Node* known = node(request.node());
+    return known != nullptr && request.boot() != 0 && known->boot() == request.boot();
+}
+
+// Takes over what a heartbeat says. The targets of a daemon that started anew are down by now.
+bool Membership::take(const pb::HeartbeatRequest& request) {
+    const pb::Node* known = node(request.node());
+    bool was_online = known != nullptr && known->online();
+    bool restarted = has_restarted(request);
+    bool lost_memory = restarted && !same_boot(request);
+    bool changed = update_node(request);
+    changed = add_targets(request) || changed;
+    for (const pb::TargetReport& report : request.targets()) {
+        if (restarted) {
+            reports_.erase(report.target());
+        }
+        bool comes_up = (restarted || !was_online) && !report.failed();
+        if (comes_up && lost_memory) {
+            note_losses(report.target());
+        }
+        changed = (comes_up && apply_to_chains(report.target(), true)) || changed;
+    }
+    return take_reports(request) || changed;
+}
+
+// Takes down the nodes `down` and, in the same step, those that started anew and wait for nobody
+// any more; the latter come up again.
+bool Membership::take_restarts(std::set<uint64_t> down, TimePoint now) {
+    std::vector<pb::HeartbeatRequest> ready;
+    for (auto it = restarted_.begin(); it != restarted_.end();) {
+        if (serves_with_doubtful({it->first}, now)) {
+            ++it;
+            continue;
+        }
+        // What others brought meanwhile may stand against it; its next heartbeat is told so.
+        if (check(it->second).ok()) {
+            down.insert(it->first);
+            ready.push_back(std::move(it->second));
+        }
+        it = restarted_.erase(it);
+    }
+    bool changed = go_down(down);
+    // The first of those that served together serves, so who lost nothing comes first.
+    std::stable_partition(ready.begin(), ready.end(), [this](const pb::HeartbeatRequest& one) {
+        return same_boot(one);
+    });
+    for (const pb::HeartbeatRequest& request : ready) {
+        changed = take(request) || changed;
+    }
+    return changed;
+}
+
+bool Membership::is_doubtful(uint64_t node_id, TimePoint now) const {
+    auto found = health_.find(node_id);
+    if (found == health_.end()) {
+        return false;
+    }
+    const Health& health = found->second;
+    return !health.reported || !health.connected || now >= health.heard + options_.node_lease / 2;
+}
+
+std::set<uint64_t> Membership::targets_of(const std::set<uint64_t>& nodes) const {
+    std::set<uint64_t> targets;
+    for (const pb::Target& t : map_.targets()) {
+        if (nodes.contains(t.node())) {
+            targets.insert(t.id());
+        }
+    }
+    return targets;
+}
+
+// Whether a chain is served by one of `nodes` and by a doubtful one that is not among them.
+bool Membership::serves_with_doubtful(const std::set<uint64_t>& nodes, TimePoint now) const {
+    std::set<uint64_t> doubtful;
+    for (const pb::Node& n : map_.nodes()) {
+        if (n.online() && !nodes.contains(n.id()) && is_doubtful(n.id(), now)) {
+            doubtful.insert(n.id());
+        }
+    }
+    if (doubtful.empty() || mutant("go_down_alone")) {
+        return false;
+    }
+    std::set<uint64_t> ours = targets_of(nodes);
+    std::set<uint64_t> theirs = targets_of(doubtful);
+    auto served_by_one_of = [](const pb::Chain& chain, const std::set<uint64_t>& targets) {
+        return std::any_of(
+            chain.members().begin(), chain.members().end(), [&](const pb::ChainMember& m) {
+                return m.state() == pb::MEMBER_SERVING && targets.contains(m.target());
+            });
+    };
+    return std::any_of(map_.chains().begin(), map_.chains().end(), [&](const pb::Chain& chain) {
+        return served_by_one_of(chain, ours) && served_by_one_of(chain, theirs);
+    });
 }
 
 bool Membership::update_node(const pb::HeartbeatRequest& request) {
@@ -233,12 +325,17 @@ bool Membership::leave_syncing(uint64_t target) {
     return changed;
 }
 
-bool Membership::targets_event(uint64_t node_id, bool up) {
+// All of them in one step.
+bool Membership::go_down(const std::set<uint64_t>& nodes) {
+    std::set<TargetId> targets;
+    for (uint64_t target : targets_of(nodes)) {
+        targets.insert(TargetId(target));
+    }
     bool changed = false;
-    for (const pb::Target& t : map_.targets()) {
-        if (t.node() == node_id) {
-            changed = apply_to_chains(t.id(), up) || changed;
-        }
+    for (pb::Chain& chain : *map_.mutable_chains()) {
+        uint64_t version = chain.version();
+        chain = apply_down(std::move(chain), targets);
+        changed = changed || chain.version() != version;
     }
     return changed;
 }
@@ -305,23 +402,43 @@ TimePoint Membership::dead_at(const Health& health) const {
 }
 
 bool Membership::tick(TimePoint now) {
-    bool changed = false;
-    for (auto it = health_.begin(); it != health_.end();) {
-        if (now < dead_at(it->second)) {
-            ++it;
+    std::set<uint64_t> dead;
+    TimePoint patience = TimePoint::max();
+    TimePoint next = TimePoint::max();
+    for (const auto& [id, health] : health_) {
+        TimePoint ends = dead_at(health);
+        if (now < ends) {
+            next = std::min(next, ends);
             continue;
         }
-        if (pb::Node* n = node(it->first); n != nullptr && n->online()) {
+        dead.insert(id);
+        patience = std::min(patience, ends + options_.node_lease / 4);
+    }
+    look_again_ = TimePoint();
+    if (dead.empty()) {
+        return false;
+    }
+    if (now < patience && serves_with_doubtful(dead, now)) {
+        look_again_ = std::min(patience, next);
+        return false;
+    }
+    bool changed = false;
+    for (uint64_t id : dead) {
+        if (pb::Node* n = node(id); n != nullptr && n->online()) {
             n->set_online(false);
-            targets_event(it->first, false);
             changed = true;
         }
-        it = health_.erase(it);
+        health_.erase(id);
+        restarted_.erase(id);
     }
+    changed = take_restarts(std::move(dead), now) || changed;
     return raise_if(changed);
 }
 
 TimePoint Membership::next_tick() const {
+    if (look_again_ != TimePoint()) {
+        return look_again_;
+    }
     TimePoint next = TimePoint::max();
     for (const auto& [id, health] : health_) {
         next = std::min(next, dead_at(health));

@@ -23,6 +23,11 @@ namespace kdfs::mds {
 // draws a new incarnation: its targets go offline and come up again in one step, so it must resync
 // whatever others went on writing.
 //
+// Nodes that fail together go offline in one step, so that each is as good as the last to serve:
+// while one that serves with it is doubtful (it did not report since the start of the manager, its
+// connection is gone, or half a lease is over), a node that started anew waits until that one
+// reports or is taken for dead, and a dead one waits for that a quarter of a lease at most.
+//
 // The first chains are made once `expected_nodes` nodes are here; nodes that come later are in the
 // map but in no chain yet.
 //
@@ -88,6 +93,7 @@ private:
         TimePoint heard{};
         uint64_t connection = 0;
         bool connected = true;
+        bool reported = false;  // since the start of the manager
         uint64_t acts_by = 0;  // epoch
     };
 
@@ -95,9 +101,17 @@ private:
     Status check_targets(const pb::HeartbeatRequest& request) const;
     Status check_room(const pb::HeartbeatRequest& request) const;
     pb::Node* node(uint64_t id);
+    const pb::Node* node(uint64_t id) const;
+    bool has_restarted(const pb::HeartbeatRequest& request) const;
+    bool same_boot(const pb::HeartbeatRequest& request) const;
+    bool take(const pb::HeartbeatRequest& request);
+    bool take_restarts(std::set<uint64_t> down, TimePoint now);
+    bool is_doubtful(uint64_t node, TimePoint now) const;
+    bool serves_with_doubtful(const std::set<uint64_t>& nodes, TimePoint now) const;
+    bool go_down(const std::set<uint64_t>& nodes);
+    std::set<uint64_t> targets_of(const std::set<uint64_t>& nodes) const;
     bool update_node(const pb::HeartbeatRequest& request);
     bool add_targets(const pb::HeartbeatRequest& request);
-    bool targets_event(uint64_t node, bool up);
     void note_losses(uint64_t target);
     bool apply_to_chains(uint64_t target, bool up);
     bool leave_syncing(uint64_t target);
@@ -110,6 +124,10 @@ private:
     Options options_;
     pb::ClusterMap map_;
     std::map<uint64_t, Health> health_;
+    // Of nodes that started anew and wait; by node.
+    std::map<uint64_t, pb::HeartbeatRequest> restarted_;
+    // Dead ones wait until then; not set if there are none.
+    TimePoint look_again_{};
     std::map<uint64_t, pb::TargetReport> reports_;
     std::set<uint64_t> confirmed_;
 };

@@ -42,22 +42,27 @@ void warn_of_chains(const pb::ClusterMap& map, pb::StatusReply& reply) {
     }
     uint64_t syncing = 0;
     uint64_t thin = 0;
-    std::map<std::string, uint64_t> lost;
+    std::map<std::string, uint64_t> lost;  // by the nodes that served last
     for (const pb::Chain& c : map.chains()) {
         bool missing = false;
+        std::string last;
         for (const pb::ChainMember& m : c.members()) {
             syncing += m.state() == pb::MEMBER_SYNCING ? 1 : 0;
             missing = missing || m.state() == pb::MEMBER_OFFLINE;
             if (m.state() == pb::MEMBER_LAST_SERVING) {
-                ++lost[node_of[m.target()]];
+                last += (last.empty() ? "" : " or ") + node_of[m.target()];
             }
+        }
+        if (!last.empty()) {
+            ++lost[last];
         }
         thin += missing ? 1 : 0;
     }
-    for (const auto& [node, count] : lost) {
-        reply.add_warnings(
-            number(count, "chain has", "chains have") + " its newest data on storage node " + node +
-            " only, which is away; files on them cannot be read or written: " + kStartAgain);
+    for (const auto& [nodes, count] : lost) {
+        reply.add_warnings(number(count, "chain waits", "chains wait") + " for storage node " +
+                           nodes +
+                           ", which served last; files there cannot be read or written: " +
+                           kStartAgain);
     }
     if (thin != 0) {
         reply.add_warnings(number(thin, "chain lacks", "chains lack") +

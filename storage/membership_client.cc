@@ -12,6 +12,12 @@ namespace {
 // What the manager keeps and shows of why a disk failed.
 constexpr size_t kFailureBytesMax = 255;
 
+bool lists(const pb::ClusterMap& map, NodeId node, uint64_t incarnation) {
+    return std::any_of(map.nodes().begin(), map.nodes().end(), [&](const pb::Node& one) {
+        return one.id() == node.value && one.incarnation() == incarnation;
+    });
+}
+
 }  // namespace
 
 MembershipClient::MembershipClient(Env& env,
@@ -134,6 +140,12 @@ void MembershipClient::note_answer(const Status& status) {
 
 void MembershipClient::take_map(pb::ClusterMap map) {
     if (map.epoch() <= view_.epoch().value) {
+        return;
+    }
+    // The manager may wait before it takes in a daemon that started anew; until then the map shows
+    // the one of before.
+    bool is_first = view_.map() == nullptr;
+    if (is_first && !lists(map, self_.node, view_.incarnation())) {
         return;
     }
     if (!self_.cluster_id.empty() && map.cluster_id() != self_.cluster_id) {

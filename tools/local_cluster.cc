@@ -280,7 +280,14 @@ Status LocalCluster::check_alive(const std::string& daemon) {
     if (running(daemon)) {
         return {};
     }
-    return with_log(daemon, "it stopped while the cluster was starting");
+    Error why = with_log(daemon, "it stopped while the cluster was starting");
+    // A new cluster takes none less than it was asked for.
+    bool new_cluster = state_.settings().cluster_id.empty();
+    if (!is_storage(daemon) || new_cluster) {
+        return why;
+    }
+    failed_.try_emplace(daemon, why.detail);
+    return {};
 }
 
 Error LocalCluster::with_log(const std::string& daemon, const std::string& what) const {
@@ -306,6 +313,9 @@ Result<std::string> LocalCluster::wait_for_address(const std::string& daemon,
             return address;
         }
         KDFS_TRY(check_alive(daemon));
+        if (failed_.contains(daemon)) {
+            return std::string();
+        }
         if (Clock::now() >= deadline) {
             return with_log(daemon, "it did not begin to listen in time");
         }
@@ -347,10 +357,14 @@ Status LocalCluster::wait_for_chains(Clock::time_point deadline) {
         }
         if (reply.ok()) {
             StatusView view = judge_status(*reply, context);
-            bool served = view.chains.total != 0 && view.chains.down + view.chains.thin_down == 0;
+            // Chains with fewer copies than usual may have had all of them on one node.
+            uint64_t down = view.chains.down + (failed_.empty() ? view.chains.thin_down : 0);
+            bool served = view.chains.total != 0 && down == 0;
             bool usable = served && view.nodes_silent == 0;
             bool complete = usable && view.chains.full == view.chains.total;
-            if (usable && !complete && now >= sync_deadline) {
+            if (usable && !failed_.empty()) {
+                complete = true;  // As complete as it gets.
+            } else if (usable && !complete && now >= sync_deadline) {
                 notices_.push_back(
                     "not every chunk has all its copies yet; to see why: "
                     "kdfs status --dir " +
@@ -369,7 +383,11 @@ Status LocalCluster::wait_for_chains(Clock::time_point deadline) {
 }
 
 Error LocalCluster::not_ready(const StatusView& view) const {
-    std::string text = "the storage daemons were not ready in time:";
+    std::string text;
+    for (const auto& [daemon, why] : failed_) {
+        text += why + "\n";
+    }
+    text += "the storage daemons were not ready in time:";
     for (const Problem& problem : view.problems) {
         text += "\n  " + problem.what + ": " + problem.cause;
     }

@@ -38,8 +38,12 @@ public:
     // failure everything started by this call is stopped again, and the error holds the part that
     // failed, the last lines of its log, and what to do. A notice says what is not as it should
     // be although the cluster is usable.
+    //
+    // Storage daemons of a cluster that was up before may fail, if the others serve every chain
+    // with the usual number of copies: failed() then has them, each with the text of such an error.
     Status start(std::chrono::milliseconds patience);
     const std::vector<std::string>& notices() const { return notices_; }
+    const std::map<std::string, std::string>& failed() const { return failed_; }
 
     // Stops all daemons: metadata server first, so that it does not record the others' end as
     // failures; `mount` only if it still runs after its file system was unmounted.
@@ -50,10 +54,12 @@ private:
     // Ends the session that a killed kdfs-fuse of ours left, so that nobody waits for its lease.
     Status end_dead_mount(const std::string& mds);
     Status start_one(const std::string& daemon, std::vector<std::string> arguments);
+    // Nothing if the daemon is one of failed().
     Result<std::string> wait_for_address(const std::string& daemon, Clock::time_point deadline);
     Status wait_for_mount(Clock::time_point deadline);
     Status wait_for_storage(Clock::time_point deadline);
     Status wait_for_chains(Clock::time_point deadline);
+    // Fails if the cluster cannot do without the daemon and it has ended; see failed().
     Status check_alive(const std::string& daemon);
     Result<std::string> listen_address(const std::string& daemon, uint64_t index) const;
     Status check_cluster_id(const std::string& id);
@@ -65,6 +71,7 @@ private:
     StateDir& state_;
     std::vector<std::string> started_;
     std::vector<std::string> notices_;
+    std::map<std::string, std::string> failed_;
 };
 
 // "127.0.0.1:PORT"; kBusy, naming who has it where that can be seen, if the port is taken.

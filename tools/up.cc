@@ -29,7 +29,8 @@ CommandSpec up_spec() {
         "Makes the state directory with a new cluster key, starts a metadata server, the storage "
         "daemons and the mount, and returns when files can be written. On a directory that has a "
         "cluster already, it starts what does not run, with its data; --mount may then be left "
-        "out. Everything listens on 127.0.0.1 only.";
+        "out. If a storage daemon then fails and the others have a copy of everything, these go "
+        "on and the exit status is 1. Everything listens on 127.0.0.1 only.";
     spec.options = {{"dir", "STATE", "where the cluster keeps its data (default: $KDFS_DIR)"},
                     {"mount", "PATH", "where to mount it; made if it is not there"},
                     {"nodes", "N", "storage daemons (default 3)"},
@@ -221,6 +222,21 @@ Status apply_changes(const Arguments& arguments, StateDir& state, const LocalClu
     return state.save(settings);
 }
 
+// The error of a cluster that runs without some of its storage daemons.
+Status tell_failed(const LocalCluster& cluster, const StateDir& state, Console& console) {
+    if (cluster.failed().empty()) {
+        return {};
+    }
+    std::string names;
+    for (const auto& [daemon, why] : cluster.failed()) {
+        console.err << "kdfs: " << why << "\n";
+        names += (names.empty() ? "" : ", ") + daemon;
+    }
+    return Error(Errc::kIo,
+                 "the cluster runs without " + names + "; what that means: kdfs status --dir " +
+                     state.path());
+}
+
 Status run_up(const Arguments& arguments, Console& console) {
     auto begin = LocalCluster::Clock::now();
     KDFS_TRY_ASSIGN(std::string path, state_path(arguments, "up"));
@@ -247,10 +263,11 @@ Status run_up(const Arguments& arguments, Console& console) {
     KDFS_TRY(std::move(started));
     auto took =
         std::chrono::duration_cast<std::chrono::milliseconds>(LocalCluster::Clock::now() - begin);
-    console.out << "kdfs: " << counted(state.settings().nodes, "storage daemon") << ", "
+    uint64_t nodes = state.settings().nodes - cluster.failed().size();
+    console.out << "kdfs: " << counted(nodes, "storage daemon") << ", "
                 << state.settings().replicas << " copies of each chunk; mounted at " << mount
                 << " after " << took.count() << " ms\n";
-    return {};
+    return tell_failed(cluster, state, console);
 }
 
 int up(const Arguments& arguments, Console& console) {

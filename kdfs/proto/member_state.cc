@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace kdfs {
@@ -43,16 +44,8 @@ pb::MemberState after_up(pb::MemberState state, bool others_serve) {
     }
 }
 
-pb::MemberState next_state(pb::MemberState state, MemberEvent event, bool others_serve) {
-    switch (event) {
-        case MemberEvent::kTargetDown:
-            return after_down(state, others_serve);
-        case MemberEvent::kTargetUp:
-            return after_up(state, others_serve);
-        case MemberEvent::kSyncDone:
-            return state == pb::MEMBER_SYNCING ? pb::MEMBER_SERVING : state;
-    }
-    return state;
+pb::MemberState after_sync(pb::MemberState state) {
+    return state == pb::MEMBER_SYNCING ? pb::MEMBER_SERVING : state;
 }
 
 int rank(pb::MemberState state) {
@@ -70,6 +63,8 @@ void settle_and_reorder(pb::Chain& chain) {
             m.set_state(pb::MEMBER_SYNCING);
         } else if (!serves && m.state() == pb::MEMBER_SYNCING) {
             m.set_state(pb::MEMBER_WAITING);
+        } else if (serves && m.state() == pb::MEMBER_LAST_SERVING) {
+            m.set_state(pb::MEMBER_OFFLINE);
         }
     }
     std::stable_sort(members.begin(),
@@ -92,9 +87,20 @@ bool same_members(const pb::Chain& a, const pb::Chain& b) {
     return true;
 }
 
+pb::Chain settled(pb::Chain chain, const pb::Chain& before) {
+    settle_and_reorder(chain);
+    if (!same_members(before, chain)) {
+        chain.set_version(before.version() + 1);
+    }
+    return chain;
+}
+
 }  // namespace
 
 pb::Chain apply_event(pb::Chain chain, TargetId target, MemberEvent event) {
+    if (event == MemberEvent::kTargetDown) {
+        return apply_down(std::move(chain), {target});
+    }
     pb::MemberState state = member_state(chain, target);
     if (state == pb::MEMBER_NONE) {
         return chain;
@@ -104,21 +110,32 @@ pb::Chain apply_event(pb::Chain chain, TargetId target, MemberEvent event) {
     bool others_serve = serving > (state == pb::MEMBER_SERVING ? 1 : 0);
     for (pb::ChainMember& m : *chain.mutable_members()) {
         if (m.target() == target.value) {
-            m.set_state(next_state(state, event, others_serve));
+            m.set_state(event == MemberEvent::kTargetUp ? after_up(state, others_serve)
+                                                        : after_sync(state));
         }
     }
-    settle_and_reorder(chain);
-    if (!same_members(before, chain)) {
-        chain.set_version(before.version() + 1);
+    return settled(std::move(chain), before);
+}
+
+pb::Chain apply_down(pb::Chain chain, const std::set<TargetId>& targets) {
+    pb::Chain before = chain;
+    auto stays = [&targets](const pb::ChainMember& m) {
+        return m.state() == pb::MEMBER_SERVING && !targets.contains(TargetId(m.target()));
+    };
+    bool others_serve = std::any_of(chain.members().begin(), chain.members().end(), stays);
+    for (pb::ChainMember& m : *chain.mutable_members()) {
+        if (targets.contains(TargetId(m.target()))) {
+            m.set_state(after_down(m.state(), others_serve));
+        }
     }
-    return chain;
+    return settled(std::move(chain), before);
 }
 
 bool chain_is_sound(const pb::Chain& chain) {
     int serving = count_of(chain, pb::MEMBER_SERVING);
     int last = count_of(chain, pb::MEMBER_LAST_SERVING);
     if (last > 0) {
-        return last == 1 && serving == 0 && count_of(chain, pb::MEMBER_SYNCING) == 0;
+        return serving == 0 && count_of(chain, pb::MEMBER_SYNCING) == 0;
     }
     return serving > 0 && count_of(chain, pb::MEMBER_WAITING) == 0;
 }

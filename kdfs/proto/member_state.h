@@ -4,6 +4,7 @@
 #include "kdfs/proto/cluster.pb.h"
 
 #include <cstdint>
+#include <set>
 
 namespace kdfs {
 
@@ -19,12 +20,16 @@ namespace kdfs {
 //   offline       -                                 syncing if somebody serves,   -
 //                                                   else waiting
 //
-// After each event: while somebody serves, waiting members are syncing; while nobody does, syncing
-// members are waiting (what they got is not known to be complete).
+// Targets may go down together, in one version of the chain: if nobody serves then, all that served
+// are last-serving. None of them took a write without the others, so the first to return serves.
+//
+// After each event: while somebody serves, waiting members are syncing and last-serving ones
+// offline; while nobody does, syncing members are waiting (what they got is not known to be
+// complete).
 //
 // Invariants of a chain that started with every member serving: exactly one of these holds:
-// somebody serves, or one single member is last-serving. While a member is last-serving nobody
-// serves and nobody syncs, so a stale survivor never serves while the newer copy may come back.
+// somebody serves, or somebody is last-serving. While a member is last-serving nobody serves and
+// nobody syncs, so a stale survivor never serves while the newer copy may come back.
 enum class MemberEvent : uint8_t {
     kTargetDown,
     kTargetUp,  // with a new incarnation, or back after it was taken for dead
@@ -35,6 +40,8 @@ enum class MemberEvent : uint8_t {
 // as they were. The version is one higher if anything changed. A target that is no member changes
 // nothing.
 pb::Chain apply_event(pb::Chain chain, TargetId target, MemberEvent event);
+// The same when all of `targets` go down together.
+pb::Chain apply_down(pb::Chain chain, const std::set<TargetId>& targets);
 
 // True if the invariants above hold.
 bool chain_is_sound(const pb::Chain& chain);

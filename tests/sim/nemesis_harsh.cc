@@ -11,6 +11,9 @@ namespace {
 constexpr uint64_t kCutMsMax = 12'000;
 constexpr uint64_t kLinksMax = 3;
 constexpr uint64_t kDownMsMax = 5000;
+// Longer than the others wait for it.
+constexpr uint64_t kAwayMsMin = 8000;
+constexpr uint64_t kAwayMsMax = 25'000;
 
 }  // namespace
 
@@ -60,15 +63,20 @@ void Nemesis::cut_links() {
     last_fault_ = std::max(last_fault_, heal_partition_at_);
 }
 
-// Every copy loses what was not synced; all were whole before.
+// Every copy loses what was not synced; all were whole before. Half the time one stays away until
+// the others have gone on.
 void Nemesis::cut_all_storage_power() {
     if (!quiet()) {
         return;
     }
     cluster_.shared().log_book.write("world", LogLevel::kInfo, "*** all storage loses power");
     cluster_.cut_all_storage_power();
-    for (auto& node : cluster_.storage()) {
-        later(std::chrono::milliseconds(harsh_random_.range(1, kDownMsMax)), *node);
+    auto& storage = cluster_.storage();
+    size_t away = harsh_random_.below(2 * storage.size());
+    for (size_t i = 0; i < storage.size(); ++i) {
+        uint64_t down = i == away ? harsh_random_.range(kAwayMsMin, kAwayMsMax)
+                                  : harsh_random_.range(1, kDownMsMax);
+        later(std::chrono::milliseconds(down), *storage[i]);
     }
 }
 

@@ -4,6 +4,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <string>
 
 namespace kdfs::mds {
@@ -98,6 +99,7 @@ TEST(MembershipTest, ANodeIsDeadAfterItsLeaseAndEarlierIfItsConnectionIsGone) {
     expect_sound(m);
 
     m.disconnected(2);
+    m.heartbeat(beat(1, 1), 1, at(6000)).ok();
     EXPECT_FALSE(m.tick(at(3999 + 2249)));
     EXPECT_TRUE(m.tick(at(3999 + 2250)));
     EXPECT_EQ(m.nodes_online(), 1U);
@@ -283,6 +285,137 @@ TEST(MembershipTest, AfterARestartOfTheManagerEveryNodeHasAFullLease) {
     EXPECT_EQ(second.nodes_online(), 0U);
     for (const pb::Chain& c : second.map().chains()) {
         EXPECT_TRUE(chain_is_sound(c));
+    }
+}
+
+uint64_t count_last_serving_together(const Membership& m, uint64_t a, uint64_t b) {
+    uint64_t count = 0;
+    for (const pb::Chain& c : m.map().chains()) {
+        bool both = member_state(c, TargetId(a)) == pb::MEMBER_LAST_SERVING &&
+                    member_state(c, TargetId(b)) == pb::MEMBER_LAST_SERVING;
+        count += both ? 1 : 0;
+    }
+    return count;
+}
+
+bool a_chain_is_down(const Membership& m) {
+    return std::any_of(m.map().chains().begin(), m.map().chains().end(), [](const pb::Chain& c) {
+        return c.members_size() > 1 && serving_members(c).empty();
+    });
+}
+
+TEST(MembershipTest, NodesThatFailTogetherGoDownTogetherAndTheFirstThatReturnsServes) {
+    Membership m = three_nodes();
+    m.heartbeat(beat(1, 1), 1, at(1000)).ok();
+    m.heartbeat(beat(2, 1), 2, at(1600)).ok();
+    m.disconnected(1);
+    m.disconnected(2);
+    m.heartbeat(beat(3, 1), 3, at(3000)).ok();
+    EXPECT_FALSE(m.tick(at(1000 + 2250)));
+    EXPECT_EQ(m.next_tick(), at(1000 + 2250 + 600));
+
+    EXPECT_TRUE(m.tick(m.next_tick()));
+
+    EXPECT_EQ(m.nodes_online(), 1U);
+    EXPECT_GT(count_last_serving_together(m, 10, 20), 0U);
+    EXPECT_TRUE(a_chain_is_down(m));
+    expect_sound(m);
+    EXPECT_TRUE(must(m.heartbeat(beat(2, 2), 4, at(9000))));
+    EXPECT_FALSE(a_chain_is_down(m));
+    expect_sound(m);
+    EXPECT_TRUE(must(m.heartbeat(beat(1, 2), 5, at(9100))));
+    EXPECT_EQ(count_states(m, 10, pb::MEMBER_SERVING) + count_states(m, 10, pb::MEMBER_SYNCING),
+              count_states(m, 20, pb::MEMBER_SERVING) + count_states(m, 20, pb::MEMBER_SYNCING));
+    expect_sound(m);
+}
+
+TEST(MembershipTest, ADeadNodeWaitsForDoubtfulOnesAQuarterOfALeaseAtMost) {
+    Membership m = three_nodes();
+    m.heartbeat(beat(2, 1), 2, at(1900)).ok();
+    m.heartbeat(beat(3, 1), 3, at(3500)).ok();
+    // Node 1 is dead at 4000, and node 2 is silent for more than half a lease.
+    EXPECT_FALSE(m.tick(at(4000)));
+    EXPECT_EQ(m.next_tick(), at(5000));
+    EXPECT_FALSE(m.tick(at(4999)));
+
+    EXPECT_TRUE(m.tick(at(5000)));
+
+    EXPECT_EQ(m.nodes_online(), 2U);
+    EXPECT_EQ(m.next_tick(), at(5900));
+    EXPECT_FALSE(a_chain_is_down(m));
+}
+
+TEST(MembershipTest, ADoubtfulNodeThatReportsIsNotWaitedForAnyMore) {
+    Membership m = three_nodes();
+    m.heartbeat(beat(2, 1), 2, at(1900)).ok();
+    m.heartbeat(beat(3, 1), 3, at(3500)).ok();
+    EXPECT_FALSE(m.tick(at(4000)));
+
+    m.heartbeat(beat(2, 1), 2, at(4200)).ok();
+
+    EXPECT_TRUE(m.tick(at(4200)));
+    EXPECT_EQ(m.nodes_online(), 2U);
+}
+
+TEST(MembershipTest, WhoStartedAnewAfterTheManagerDidWaitsForThoseNotHeardOf) {
+    Membership first = three_nodes();
+    Membership m(options(3), first.map(), at(100000));
+    uint64_t epoch = m.map().epoch();
+    EXPECT_FALSE(must(m.heartbeat(beat(1, 2), 1, at(100100))));
+    EXPECT_FALSE(must(m.heartbeat(beat(3, 2), 3, at(100100))));
+    EXPECT_EQ(m.map().epoch(), epoch);
+    EXPECT_FALSE(must(m.heartbeat(beat(1, 2), 1, at(103900))));
+    EXPECT_FALSE(must(m.heartbeat(beat(3, 2), 3, at(103900))));
+
+    EXPECT_TRUE(m.tick(at(104000)));
+
+    EXPECT_EQ(m.nodes_online(), 2U);
+    EXPECT_FALSE(a_chain_is_down(m));
+    expect_sound(m);
+    for (const pb::Node& n : m.map().nodes()) {
+        EXPECT_EQ(n.incarnation(), n.id() == 2 ? 1U : 2U);
+    }
+}
+
+TEST(MembershipTest, WhoStartedAnewSyncsWhenTheOthersReport) {
+    Membership first = three_nodes();
+    Membership m(options(3), first.map(), at(100000));
+    EXPECT_FALSE(must(m.heartbeat(beat(1, 2), 1, at(100100))));
+    EXPECT_FALSE(must(m.heartbeat(beat(2, 1), 2, at(100200))));
+
+    EXPECT_TRUE(must(m.heartbeat(beat(3, 1), 3, at(100300))));
+
+    EXPECT_GT(count_states(m, 10, pb::MEMBER_SYNCING), 0U);
+    EXPECT_EQ(count_states(m, 20, pb::MEMBER_SYNCING), 0U);
+    for (const pb::Chain& c : m.map().chains()) {
+        EXPECT_EQ(c.losses() != 0,
+                  c.members_size() == 1 && member_state(c, TargetId(10)) != pb::MEMBER_NONE);
+    }
+    expect_sound(m);
+}
+
+TEST(MembershipTest, OfThoseThatStartedAnewTogetherTheOneThatLostNothingServesFirst) {
+    Membership m(options(2), empty_map(), at(0));
+    auto booted = [](uint64_t node, uint64_t incarnation, uint64_t boot) {
+        pb::HeartbeatRequest request = beat(node, incarnation);
+        request.set_boot(boot);
+        return request;
+    };
+    m.heartbeat(booted(1, 1, 5), 1, at(0)).ok();
+    m.heartbeat(booted(2, 1, 6), 2, at(0)).ok();
+    m.disconnected(1);
+    m.disconnected(2);
+    // Node 1's machine was started anew, of node 2 only the daemon.
+    EXPECT_FALSE(must(m.heartbeat(booted(1, 2, 7), 3, at(500))));
+
+    EXPECT_TRUE(must(m.heartbeat(booted(2, 2, 6), 4, at(600))));
+
+    for (const pb::Chain& c : m.map().chains()) {
+        if (c.members_size() == 2) {
+            EXPECT_EQ(member_state(c, TargetId(20)), pb::MEMBER_SERVING);
+            EXPECT_EQ(member_state(c, TargetId(10)), pb::MEMBER_SYNCING);
+            EXPECT_EQ(c.losses(), 0U);
+        }
     }
 }
 

@@ -99,23 +99,56 @@ TEST(MemberStateTest, VersionRisesByOneExactlyWhenAnythingChanges) {
     }
 }
 
-TEST(MemberStateTest, NobodyStartsToServeWhileTheLastServingMemberIsAway) {
+TEST(MemberStateTest, NobodyStartsToServeWhileTheLastServingMembersAreAway) {
     for (const pb::Chain& before : all_chains()) {
-        if (!chain_is_sound(before)) {
+        if (!chain_is_sound(before) || !serving_members(before).empty()) {
             continue;
         }
-        TargetId last;
         for (const pb::ChainMember& m : before.members()) {
-            if (m.state() == pb::MEMBER_LAST_SERVING) {
-                last = TargetId(m.target());
+            for (MemberEvent event : kEvents) {
+                bool a_return =
+                    m.state() == pb::MEMBER_LAST_SERVING && event == MemberEvent::kTargetUp;
+                pb::Chain after = apply_event(before, TargetId(m.target()), event);
+                EXPECT_EQ(serving_members(after).empty(), !a_return);
             }
         }
-        for (int i = 0; last && i < before.members_size(); ++i) {
-            TargetId target(before.members(i).target());
-            for (MemberEvent event : kEvents) {
-                bool its_return = target == last && event == MemberEvent::kTargetUp;
-                pb::Chain after = apply_event(before, target, event);
-                EXPECT_EQ(serving_members(after).empty(), !its_return);
+    }
+}
+
+TEST(MemberStateTest, WhoGoesDownTogetherIsLastServingTogetherUntilOneIsBack) {
+    pb::Chain chain = chain_of({pb::MEMBER_SERVING, pb::MEMBER_SERVING, pb::MEMBER_SYNCING});
+    chain = apply_down(chain, {TargetId(1), TargetId(2), TargetId(3)});
+    EXPECT_EQ(chain.version(), 6U);
+    EXPECT_EQ(member_state(chain, TargetId(1)), pb::MEMBER_LAST_SERVING);
+    EXPECT_EQ(member_state(chain, TargetId(2)), pb::MEMBER_LAST_SERVING);
+    EXPECT_EQ(member_state(chain, TargetId(3)), pb::MEMBER_OFFLINE);
+
+    chain = apply_event(chain, TargetId(3), MemberEvent::kTargetUp);
+    EXPECT_EQ(member_state(chain, TargetId(3)), pb::MEMBER_WAITING);
+
+    chain = apply_event(chain, TargetId(1), MemberEvent::kTargetUp);
+    EXPECT_EQ(member_state(chain, TargetId(1)), pb::MEMBER_SERVING);
+    EXPECT_EQ(member_state(chain, TargetId(2)), pb::MEMBER_OFFLINE);
+    EXPECT_EQ(member_state(chain, TargetId(3)), pb::MEMBER_SYNCING);
+
+    chain = apply_event(chain, TargetId(2), MemberEvent::kTargetUp);
+    EXPECT_EQ(member_state(chain, TargetId(2)), pb::MEMBER_SYNCING);
+}
+
+TEST(MemberStateTest, AnySetOfTargetsThatGoesDownLeavesASoundChain) {
+    for (const pb::Chain& before : all_chains()) {
+        for (unsigned set = 0; chain_is_sound(before) && set < 8; ++set) {
+            std::set<TargetId> down;
+            for (uint64_t target = 1; target <= 3; ++target) {
+                if ((set >> (target - 1) & 1) != 0) {
+                    down.insert(TargetId(target));
+                }
+            }
+            pb::Chain after = apply_down(before, down);
+            EXPECT_TRUE(chain_is_sound(after)) << after.ShortDebugString();
+            expect_ordered(after);
+            for (TargetId server : serving_members(after)) {
+                EXPECT_FALSE(down.contains(server));
             }
         }
     }
