@@ -94,6 +94,11 @@ class Corruption:
     def expect_right(self, name, mount=None):
         assert self.read(name, mount) == self.files[name], f"{name} has wrong bytes"
 
+    def expect_all_right(self):
+        for name in self.files:
+            if name != "lost":
+                self.expect_right(name)
+
     def scrub(self):
         words = ("--dir", self.state)
         self.cluster.kdfs("scrub", "start", *words, "--rate", "1G")
@@ -206,7 +211,7 @@ class Corruption:
         return before
 
     def refused(self, daemon, path):
-        """The daemon says what is wrong and ends, without a crash."""
+        """The daemon says what is wrong and ends, without a crash. Gives what `up` says."""
         begin = len(self.cluster.log(daemon))
         done = self.cluster.kdfs("up", "--dir", self.state, check=False)
         assert done.returncode == 1, done.stdout
@@ -218,6 +223,7 @@ class Corruption:
         assert "restore the directory from a good copy" in text, text
         for sign in ("check failed", "SIG", "terminate called", "core dumped"):
             assert sign not in text, text
+        return done.stderr
 
     def damaged_store(self, daemon, directory, suffix):
         (path, *_) = self.rocks_files(directory, suffix)
@@ -232,6 +238,23 @@ class Corruption:
         self.damaged_store("storage-2", directory, "sst")
         self.expect_right("read")
 
+    def damaged_records_of_a_target_while_all_was_down(self):
+        """The others serve without it until its directory is whole again."""
+        self.cluster.down()
+        (path, *_) = self.rocks_files(next(self.state.glob("storage-2/t*/kv")), "sst")
+        before = self.flip_in_store(path)
+        for _ in ("all is started", "only storage-2 is"):
+            said = self.refused("storage-2", path)
+            assert "the cluster runs without storage-2" in said, said
+        self.expect_all_right()
+        self.make("meanwhile")
+        assert self.cluster.status()["health"] == "degraded"
+        path.write_bytes(before)
+        self.cluster.up()
+        self.cluster.wait_healthy()
+        self.expect_all_right()
+        self.cluster.fsck()
+
     def damaged_records_of_the_mds(self):
         self.cluster.down()
         self.damaged_store("mds", self.state / "mds/meta", "log")
@@ -241,13 +264,12 @@ class Corruption:
         self.damaged_store("mds", self.state / "mds/meta", "sst")
         self.cluster.up()
         self.cluster.wait_healthy()
-        for name in self.files:
-            if name != "lost":
-                self.expect_right(name)
+        self.expect_all_right()
 
     def run(self):
         for case in (self.read_around, self.scrubbed, self.scrubbed_with_damage_in_both_copies,
                      self.damaged_while_stopped, self.lost, self.damaged_records_of_a_target,
+                     self.damaged_records_of_a_target_while_all_was_down,
                      self.damaged_records_of_the_mds):
             case()
             cluster.say(f"{case.__name__}: as it should be")
