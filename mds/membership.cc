@@ -241,10 +241,12 @@ bool Membership::serves_with_doubtful(const std::set<uint64_t>& nodes, TimePoint
     std::set<uint64_t> ours = targets_of(nodes);
     std::set<uint64_t> theirs = targets_of(doubtful);
     auto served_by_one_of = [](const pb::Chain& chain, const std::set<uint64_t>& targets) {
-        return std::any_of(
-            chain.members().begin(), chain.members().end(), [&](const pb::ChainMember& m) {
-                return m.state() == pb::MEMBER_SERVING && targets.contains(m.target());
-            });
+        return std::any_of(chain.members().begin(),
+                           chain.members().end(),
+                           [&](const pb::ChainMember& m) {
+                               return m.state() == pb::MEMBER_SERVING &&
+                                      targets.contains(m.target());
+                           });
     };
     return std::any_of(map_.chains().begin(), map_.chains().end(), [&](const pb::Chain& chain) {
         return served_by_one_of(chain, ours) && served_by_one_of(chain, theirs);

@@ -94,7 +94,7 @@ private:
         uint64_t connection = 0;
         bool connected = true;
         bool reported = false;  // since the start of the manager
-        uint64_t acts_by = 0;  // epoch
+        uint64_t acts_by = 0;   // epoch
     };
 
     Status check(const pb::HeartbeatRequest& request) const;

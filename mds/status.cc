@@ -59,10 +59,9 @@ void warn_of_chains(const pb::ClusterMap& map, pb::StatusReply& reply) {
         thin += missing ? 1 : 0;
     }
     for (const auto& [nodes, count] : lost) {
-        reply.add_warnings(number(count, "chain waits", "chains wait") + " for storage node " +
-                           nodes +
-                           ", which served last; files there cannot be read or written: " +
-                           kStartAgain);
+        reply.add_warnings(
+            number(count, "chain waits", "chains wait") + " for storage node " + nodes +
+            ", which served last; files there cannot be read or written: " + kStartAgain);
     }
     if (thin != 0) {
         reply.add_warnings(number(thin, "chain lacks", "chains lack") +

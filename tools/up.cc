@@ -264,9 +264,9 @@ Status run_up(const Arguments& arguments, Console& console) {
     auto took =
         std::chrono::duration_cast<std::chrono::milliseconds>(LocalCluster::Clock::now() - begin);
     uint64_t nodes = state.settings().nodes - cluster.failed().size();
-    console.out << "kdfs: " << counted(nodes, "storage daemon") << ", "
-                << state.settings().replicas << " copies of each chunk; mounted at " << mount
-                << " after " << took.count() << " ms\n";
+    console.out << "kdfs: " << counted(nodes, "storage daemon") << ", " << state.settings().replicas
+                << " copies of each chunk; mounted at " << mount << " after " << took.count()
+                << " ms\n";
     return tell_failed(cluster, state, console);
 }
 
