@@ -277,7 +277,7 @@ Result<std::string> LocalCluster::listen_address(const std::string& daemon, uint
 }
 
 Status LocalCluster::check_alive(const std::string& daemon) {
-    if (running(daemon)) {
+    if (running(daemon) || failed_.contains(daemon)) {
         return {};
     }
     Error why = with_log(daemon, "it stopped while the cluster was starting");
@@ -286,7 +286,7 @@ Status LocalCluster::check_alive(const std::string& daemon) {
     if (!is_storage(daemon) || new_cluster) {
         return why;
     }
-    failed_.try_emplace(daemon, why.detail);
+    failed_[daemon] = why.detail;
     return {};
 }
 
