@@ -7,6 +7,7 @@
 #include "kdfs/proto/text.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 namespace kdfs::mds {
@@ -132,19 +133,18 @@ Result<bool> Membership::heartbeat(const pb::HeartbeatRequest& request,
     health.heard = now;
     health.connection = connection;
     health.connected = true;
-    health.reported = true;
     health.acts_by = request.map_epoch();
     if (!request.cluster_id().empty()) {
         confirmed_.insert(request.node());
     }
     bool changed = false;
     if (has_restarted(request)) {
-        restarted_[request.node()] = request;
+        note_restart(request, now);
     } else {
         restarted_.erase(request.node());
         changed = take(request);
     }
-    changed = take_restarts({}, now) || changed;
+    changed = take_restarts({}) || changed;
     changed = make_chains() || changed;
     return raise_if(changed);
 }
@@ -181,21 +181,27 @@ bool Membership::take(const pb::HeartbeatRequest& request) {
     return take_reports(request) || changed;
 }
 
+void Membership::note_restart(const pb::HeartbeatRequest& request, TimePoint now) {
+    auto [it, is_new] = restarted_.try_emplace(request.node());
+    if (is_new || it->second.request.incarnation() != request.incarnation()) {
+        it->second.since = now;
+    }
+    it->second.request = request;
+}
+
 // Takes down the nodes `down` and, in the same step, those that started anew and wait for nobody
 // any more; the latter come up again.
-bool Membership::take_restarts(std::set<uint64_t> down, TimePoint now) {
+bool Membership::take_restarts(std::set<uint64_t> down) {
     std::vector<pb::HeartbeatRequest> ready;
-    for (auto it = restarted_.begin(); it != restarted_.end();) {
-        if (serves_with_doubtful({it->first}, now)) {
-            ++it;
-            continue;
-        }
+    for (const auto& [id, restarted] : restarted_) {
         // What others brought meanwhile may stand against it; its next heartbeat is told so.
-        if (check(it->second).ok()) {
-            down.insert(it->first);
-            ready.push_back(std::move(it->second));
+        if (!serve_together({id}, silent_since(restarted.since)) && check(restarted.request).ok()) {
+            ready.push_back(restarted.request);
         }
-        it = restarted_.erase(it);
+    }
+    for (const pb::HeartbeatRequest& request : ready) {
+        down.insert(request.node());
+        restarted_.erase(request.node());
     }
     bool changed = go_down(down);
     // The first of those that served together serves, so who lost nothing comes first.
@@ -208,13 +214,51 @@ bool Membership::take_restarts(std::set<uint64_t> down, TimePoint now) {
     return changed;
 }
 
-bool Membership::is_doubtful(uint64_t node_id, TimePoint now) const {
-    auto found = health_.find(node_id);
-    if (found == health_.end()) {
+// Those of which nobody knows whether they still ran at that time.
+std::set<uint64_t> Membership::silent_since(TimePoint since) const {
+    std::set<uint64_t> out;
+    for (const auto& [id, health] : health_) {
+        if (health.heard < since && !restarted_.contains(id)) {
+            out.insert(id);
+        }
+    }
+    return out;
+}
+
+// Those that may be taken for dead soon, or are.
+std::set<uint64_t> Membership::doubtful(TimePoint now) const {
+    std::set<uint64_t> out;
+    for (const auto& [id, health] : health_) {
+        if (!health.connected || now >= health.heard + options_.node_lease / 2) {
+            out.insert(id);
+        }
+    }
+    return out;
+}
+
+// Whether a chain is served by one of `some` and by another one of `others`.
+bool Membership::serve_together(const std::set<uint64_t>& some,
+                                const std::set<uint64_t>& others) const {
+    std::set<uint64_t> rest;
+    std::set_difference(others.begin(),
+                        others.end(),
+                        some.begin(),
+                        some.end(),
+                        std::inserter(rest, rest.end()));
+    if (rest.empty() || mutant("go_down_alone")) {
         return false;
     }
-    const Health& health = found->second;
-    return !health.reported || !health.connected || now >= health.heard + options_.node_lease / 2;
+    std::set<uint64_t> ours = targets_of(some);
+    std::set<uint64_t> theirs = targets_of(rest);
+    auto served_by_one_of = [](const pb::Chain& chain, const std::set<uint64_t>& targets) {
+        auto members = serving_members(chain);
+        return std::any_of(members.begin(), members.end(), [&targets](TargetId target) {
+            return targets.contains(target.value);
+        });
+    };
+    return std::any_of(map_.chains().begin(), map_.chains().end(), [&](const pb::Chain& chain) {
+        return served_by_one_of(chain, ours) && served_by_one_of(chain, theirs);
+    });
 }
 
 std::set<uint64_t> Membership::targets_of(const std::set<uint64_t>& nodes) const {
@@ -225,32 +269,6 @@ std::set<uint64_t> Membership::targets_of(const std::set<uint64_t>& nodes) const
         }
     }
     return targets;
-}
-
-// Whether a chain is served by one of `nodes` and by a doubtful one that is not among them.
-bool Membership::serves_with_doubtful(const std::set<uint64_t>& nodes, TimePoint now) const {
-    std::set<uint64_t> doubtful;
-    for (const pb::Node& n : map_.nodes()) {
-        if (n.online() && !nodes.contains(n.id()) && is_doubtful(n.id(), now)) {
-            doubtful.insert(n.id());
-        }
-    }
-    if (doubtful.empty() || mutant("go_down_alone")) {
-        return false;
-    }
-    std::set<uint64_t> ours = targets_of(nodes);
-    std::set<uint64_t> theirs = targets_of(doubtful);
-    auto served_by_one_of = [](const pb::Chain& chain, const std::set<uint64_t>& targets) {
-        return std::any_of(chain.members().begin(),
-                           chain.members().end(),
-                           [&](const pb::ChainMember& m) {
-                               return m.state() == pb::MEMBER_SERVING &&
-                                      targets.contains(m.target());
-                           });
-    };
-    return std::any_of(map_.chains().begin(), map_.chains().end(), [&](const pb::Chain& chain) {
-        return served_by_one_of(chain, ours) && served_by_one_of(chain, theirs);
-    });
 }
 
 bool Membership::update_node(const pb::HeartbeatRequest& request) {
@@ -405,25 +423,27 @@ TimePoint Membership::dead_at(const Health& health) const {
 
 bool Membership::tick(TimePoint now) {
     std::set<uint64_t> dead;
-    TimePoint patience = TimePoint::max();
     TimePoint next = TimePoint::max();
     for (const auto& [id, health] : health_) {
         TimePoint ends = dead_at(health);
         if (now < ends) {
             next = std::min(next, ends);
-            continue;
+        } else {
+            dead.insert(id);
         }
-        dead.insert(id);
-        patience = std::min(patience, ends + options_.node_lease / 4);
     }
-    look_again_ = TimePoint();
     if (dead.empty()) {
+        wait_.reset();
         return false;
     }
-    if (now < patience && serves_with_doubtful(dead, now)) {
-        look_again_ = std::min(patience, next);
+    if (!wait_) {
+        wait_ = Wait{.until = now + options_.node_lease / 2, .look_again = now};
+    }
+    if (now < wait_->until && serve_together(dead, doubtful(now))) {
+        wait_->look_again = std::min(wait_->until, next);
         return false;
     }
+    wait_.reset();
     bool changed = false;
     for (uint64_t id : dead) {
         if (pb::Node* n = node(id); n != nullptr && n->online()) {
@@ -433,13 +453,13 @@ bool Membership::tick(TimePoint now) {
         health_.erase(id);
         restarted_.erase(id);
     }
-    changed = take_restarts(std::move(dead), now) || changed;
+    changed = take_restarts(std::move(dead)) || changed;
     return raise_if(changed);
 }
 
 TimePoint Membership::next_tick() const {
-    if (look_again_ != TimePoint()) {
-        return look_again_;
+    if (wait_) {
+        return wait_->look_again;
     }
     TimePoint next = TimePoint::max();
     for (const auto& [id, health] : health_) {

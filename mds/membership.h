@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -24,9 +25,9 @@ namespace kdfs::mds {
 // whatever others went on writing.
 //
 // Nodes that fail together go offline in one step, so that each is as good as the last to serve:
-// while one that serves with it is doubtful (it did not report since the start of the manager, its
-// connection is gone, or half a lease is over), a node that started anew waits until that one
-// reports or is taken for dead, and a dead one waits for that a quarter of a lease at most.
+// one that started anew waits until every node that serves a chain with it has reported since, or
+// started anew too, or is taken for dead. Who is to be taken for dead waits, half a lease at most,
+// for those whose connection is gone too, or that are silent for half a lease.
 //
 // The first chains are made once `expected_nodes` nodes are here; nodes that come later are in the
 // map but in no chain yet.
@@ -93,8 +94,19 @@ private:
         TimePoint heard{};
         uint64_t connection = 0;
         bool connected = true;
-        bool reported = false;  // since the start of the manager
-        uint64_t acts_by = 0;   // epoch
+        uint64_t acts_by = 0;  // epoch
+    };
+
+    // A node that started anew and waits to be taken in.
+    struct Restarted {
+        pb::HeartbeatRequest request;  // the newest
+        TimePoint since{};
+    };
+
+    // Of dead ones for doubtful ones.
+    struct Wait {
+        TimePoint until{};
+        TimePoint look_again{};
     };
 
     Status check(const pb::HeartbeatRequest& request) const;
@@ -105,9 +117,11 @@ private:
     bool has_restarted(const pb::HeartbeatRequest& request) const;
     bool same_boot(const pb::HeartbeatRequest& request) const;
     bool take(const pb::HeartbeatRequest& request);
-    bool take_restarts(std::set<uint64_t> down, TimePoint now);
-    bool is_doubtful(uint64_t node, TimePoint now) const;
-    bool serves_with_doubtful(const std::set<uint64_t>& nodes, TimePoint now) const;
+    void note_restart(const pb::HeartbeatRequest& request, TimePoint now);
+    bool take_restarts(std::set<uint64_t> down);
+    std::set<uint64_t> silent_since(TimePoint since) const;
+    std::set<uint64_t> doubtful(TimePoint now) const;
+    bool serve_together(const std::set<uint64_t>& some, const std::set<uint64_t>& others) const;
     bool go_down(const std::set<uint64_t>& nodes);
     std::set<uint64_t> targets_of(const std::set<uint64_t>& nodes) const;
     bool update_node(const pb::HeartbeatRequest& request);
@@ -124,10 +138,8 @@ private:
     Options options_;
     pb::ClusterMap map_;
     std::map<uint64_t, Health> health_;
-    // Of nodes that started anew and wait; by node.
-    std::map<uint64_t, pb::HeartbeatRequest> restarted_;
-    // Dead ones wait until then; not set if there are none.
-    TimePoint look_again_{};
+    std::map<uint64_t, Restarted> restarted_;  // by node
+    std::optional<Wait> wait_;
     std::map<uint64_t, pb::TargetReport> reports_;
     std::set<uint64_t> confirmed_;
 };

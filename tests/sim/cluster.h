@@ -91,6 +91,8 @@ public:
     bool session_gone(SessionId session);
     // What the newest map that a running process has says of losses, for all chains together.
     uint64_t losses();
+    // Every chain that has a copy on a storage node that runs is served.
+    void check_served();
     // Has the storage daemons read and compare everything.
     void order_scrub();
 

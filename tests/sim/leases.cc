@@ -70,6 +70,23 @@ void Cluster::check_fences() {
     }
 }
 
+void Cluster::check_served() {
+    auto now = map();
+    for (int i = 0; now && i < now->proto().chains_size(); ++i) {
+        const pb::Chain& chain = now->proto().chains(i);
+        bool runs = std::any_of(chain.members().begin(),
+                                chain.members().end(),
+                                [&](const pb::ChainMember& member) {
+                                    const pb::Node* node = now->node_of(TargetId(member.target()));
+                                    return node->online() && storage_[node->id() - 1]->started();
+                                });
+        if (runs && serving_members(chain).empty()) {
+            verdict_.fail(Verdict::Kind::kNoProgress,
+                          "a copy is there but nobody serves: chain " + chain.ShortDebugString());
+        }
+    }
+}
+
 void Cluster::check_no_lease_left() {
     auto held = [this] {
         return mds_->started() ? dynamic_cast<MdsProcess&>(mds_->process()).server().held()

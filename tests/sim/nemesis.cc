@@ -59,7 +59,7 @@ Duration Nemesis::next_pause() {
 }
 
 void Nemesis::later(Duration when, SimNode& node) {
-    restarts_.push_back({cluster_.shared().clock.now() + when, &node});
+    restarts_.push_back({.when = cluster_.shared().clock.now() + when, .node = &node});
     last_fault_ = cluster_.shared().clock.now() + when;
 }
 
@@ -68,6 +68,9 @@ void Nemesis::restart_due() {
     std::erase_if(restarts_, [&](const Restart& restart) {
         if (restart.when > now) {
             return false;
+        }
+        if (restart.missed_by_nobody) {
+            cluster_.check_served();
         }
         cluster_.boot(*restart.node);
         return true;

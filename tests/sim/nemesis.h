@@ -101,6 +101,8 @@ private:
     struct Restart {
         TimePoint when;
         SimNode* node;
+        // By then the others serve everything that they have a copy of.
+        bool missed_by_nobody = false;
     };
     Cluster& cluster_;
     Random random_;

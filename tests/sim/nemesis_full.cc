@@ -281,7 +281,7 @@ void Nemesis::stop_process() {
     // Half of them shortly, about as long as the leases' margins.
     uint64_t most = more_random_.below(2) == 0 ? 1000 : kStopMsMax;
     Duration lasts = std::chrono::milliseconds(more_random_.range(1, most));
-    stopped_.push_back({cluster_.shared().clock.now() + lasts, &node});
+    stopped_.push_back({.when = cluster_.shared().clock.now() + lasts, .node = &node});
     last_fault_ = std::max(last_fault_, stopped_.back().when);
 }
 

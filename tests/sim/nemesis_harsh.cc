@@ -11,8 +11,8 @@ namespace {
 constexpr uint64_t kCutMsMax = 12'000;
 constexpr uint64_t kLinksMax = 3;
 constexpr uint64_t kDownMsMax = 5000;
-// Longer than the others wait for it.
-constexpr uint64_t kAwayMsMin = 8000;
+// Longer than the others, once they are back, wait for it.
+constexpr uint64_t kAwayMsMin = 15'000;
 constexpr uint64_t kAwayMsMax = 25'000;
 
 }  // namespace
@@ -63,8 +63,8 @@ void Nemesis::cut_links() {
     last_fault_ = std::max(last_fault_, heal_partition_at_);
 }
 
-// Every copy loses what was not synced; all were whole before. Half the time one stays away until
-// the others have gone on.
+// Every copy loses what was not synced; all were whole before. Half the time one stays away, and
+// the others serve without it.
 void Nemesis::cut_all_storage_power() {
     if (!quiet()) {
         return;
@@ -77,6 +77,7 @@ void Nemesis::cut_all_storage_power() {
         uint64_t down = i == away ? harsh_random_.range(kAwayMsMin, kAwayMsMax)
                                   : harsh_random_.range(1, kDownMsMax);
         later(std::chrono::milliseconds(down), *storage[i]);
+        restarts_.back().missed_by_nobody = i == away;
     }
 }
 

@@ -51,6 +51,13 @@ Membership three_nodes() {
     return m;
 }
 
+// Node 1 starts anew, and the others report.
+void restart_first(Membership& m, TimePoint now) {
+    EXPECT_FALSE(must(m.heartbeat(beat(1, 2), 1, now)));
+    EXPECT_FALSE(must(m.heartbeat(beat(2, 1), 2, now)));
+    EXPECT_TRUE(must(m.heartbeat(beat(3, 1), 3, now)));
+}
+
 void expect_sound(const Membership& m) {
     EXPECT_TRUE(ClusterMap::make(m.map()).ok());
     for (const pb::Chain& c : m.map().chains()) {
@@ -118,7 +125,7 @@ TEST(MembershipTest, ARestartedDaemonMustSyncAgain) {
     Membership m = three_nodes();
     uint64_t served = count_states(m, 10, pb::MEMBER_SERVING);
 
-    EXPECT_TRUE(must(m.heartbeat(beat(1, 2), 9, at(50))));
+    restart_first(m, at(50));
 
     EXPECT_EQ(count_states(m, 10, pb::MEMBER_OFFLINE), 0U);
     // Alone in a chain it goes on serving; else it syncs.
@@ -213,7 +220,7 @@ TEST(MembershipTest, AMemberWithoutRoomLeavesOnlyChainsItIsSyncingInUntilItHasRo
     EXPECT_FALSE(must(m.heartbeat(full, 1, at(10))));
     EXPECT_EQ(count_states(m, 10, pb::MEMBER_SERVING), memberships);
 
-    EXPECT_TRUE(must(m.heartbeat(beat(1, 2), 1, at(20))));
+    restart_first(m, at(20));
     uint64_t syncing = count_states(m, 10, pb::MEMBER_SYNCING);
     ASSERT_GT(syncing, 0U);
     full.set_incarnation(2);
@@ -229,7 +236,7 @@ TEST(MembershipTest, AMemberWithoutRoomLeavesOnlyChainsItIsSyncingInUntilItHasRo
 
 TEST(MembershipTest, AMemberThatGetsRoomWhileNoManagerRunsComesBack) {
     Membership before = three_nodes();
-    EXPECT_TRUE(must(before.heartbeat(beat(1, 2), 1, at(20))));
+    restart_first(before, at(20));
     uint64_t syncing = count_states(before, 10, pb::MEMBER_SYNCING);
     ASSERT_GT(syncing, 0U);
     pb::HeartbeatRequest full = beat(1, 2);
@@ -329,20 +336,34 @@ TEST(MembershipTest, NodesThatFailTogetherGoDownTogetherAndTheFirstThatReturnsSe
     expect_sound(m);
 }
 
-TEST(MembershipTest, ADeadNodeWaitsForDoubtfulOnesAQuarterOfALeaseAtMost) {
+TEST(MembershipTest, ADeadNodeWaitsForDoubtfulOnesHalfALeaseAtMost) {
     Membership m = three_nodes();
     m.heartbeat(beat(2, 1), 2, at(1900)).ok();
     m.heartbeat(beat(3, 1), 3, at(3500)).ok();
-    // Node 1 is dead at 4000, and node 2 is silent for more than half a lease.
+    // Node 1 is dead at 4000, when node 2 is silent for more than half a lease; node 2 is dead at
+    // 5900, when node 3 is.
     EXPECT_FALSE(m.tick(at(4000)));
-    EXPECT_EQ(m.next_tick(), at(5000));
-    EXPECT_FALSE(m.tick(at(4999)));
-
-    EXPECT_TRUE(m.tick(at(5000)));
-
-    EXPECT_EQ(m.nodes_online(), 2U);
     EXPECT_EQ(m.next_tick(), at(5900));
-    EXPECT_FALSE(a_chain_is_down(m));
+    EXPECT_FALSE(m.tick(at(5900)));
+    EXPECT_EQ(m.next_tick(), at(6000));
+
+    EXPECT_TRUE(m.tick(at(6000)));
+
+    EXPECT_EQ(m.nodes_online(), 1U);
+    EXPECT_GT(count_last_serving_together(m, 10, 20), 0U);
+    EXPECT_EQ(m.next_tick(), at(7500));
+}
+
+TEST(MembershipTest, WhoseConnectionIsFoundBrokenLateWaitsToo) {
+    Membership m = three_nodes();
+    m.heartbeat(beat(3, 1), 3, at(3500)).ok();
+    m.disconnected(1);
+
+    EXPECT_FALSE(m.tick(at(3600)));
+    EXPECT_EQ(m.next_tick(), at(4000));
+    EXPECT_TRUE(m.tick(at(4000)));
+
+    EXPECT_GT(count_last_serving_together(m, 10, 20), 0U);
 }
 
 TEST(MembershipTest, ADoubtfulNodeThatReportsIsNotWaitedForAnyMore) {
