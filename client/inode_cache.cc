@@ -112,7 +112,8 @@ void InodeCache::adopt_attr(Inode& inode, const pb::Attr& attr) {
 }
 
 void InodeCache::adopt_grant(Inode& inode, const pb::Grant& grant) {
-    pb::LeaseMode mode = grant.mode();
+    // One that is not known grants nothing.
+    pb::LeaseMode mode = pb::LeaseMode_IsValid(grant.mode()) ? grant.mode() : pb::LEASE_NONE;
     if (grant.lease_seq() <= inode.cap_seq) {
         mode = std::min(mode, inode.cap_mode);
     }

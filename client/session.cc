@@ -480,6 +480,9 @@ Task<Result<RpcReply>> Session::handle(RpcRequest request) {
     if (!recall.ok()) {
         co_return std::move(recall).error();
     }
+    if (!pb::LeaseMode_IsValid(recall->keep())) {
+        co_return Error(Errc::kInvalidArgument, "a recall down to a lease mode that is not known");
+    }
     pb::RecallReply reply = co_await holder_.recall(std::move(*recall));
     co_return RpcReply(encode(reply));
 }

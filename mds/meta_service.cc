@@ -44,6 +44,21 @@ Status not_acknowledged(const pb::MetaRequest& request, const Session& session) 
                  "request " + std::to_string(number) + " of the session was acknowledged before");
 }
 
+bool knows(pb::LeaseMode mode) { return pb::LeaseMode_IsValid(mode); }
+
+// What a newer client, or none of ours, may ask for.
+Status check_modes(const pb::MetaRequest& request) {
+    const auto& given = request.release().items();
+    bool known = knows(request.lookup().want()) && knows(request.lookup().want_parent()) &&
+                 knows(request.getattr().want()) && knows(request.open().want()) &&
+                 knows(request.create().want()) && knows(request.create().want_parent()) &&
+                 knows(request.readdir().want_parent()) &&
+                 std::all_of(given.begin(), given.end(), [](const pb::ReleaseOne& item) {
+                     return knows(item.keep());
+                 });
+    return known ? Status() : Error(Errc::kInvalidArgument, "a lease mode that is not known");
+}
+
 }  // namespace
 
 // What came of one step.
@@ -80,6 +95,7 @@ Task<Result<RpcReply>> MetaService::handle(RpcRequest rpc) {
     if (!user.ok()) {
         co_return std::move(user).error();
     }
+    KDFS_CO_TRY(check_modes(request));
     if (!mutant("drop_reply_memory")) {
         // Also of a request that changes nothing or fails, or only gives back.
         (*user)->acked_below = std::max((*user)->acked_below, request.acked_below());

@@ -111,7 +111,8 @@ Task<bool> Recaller::ask(Key key,
         co_return false;
     }
     auto body = decode<pb::RecallReply>(reply->body);
-    if (!body.ok() || body->released().ino() != key.first.value) {
+    if (!body.ok() || body->released().ino() != key.first.value ||
+        !pb::LeaseMode_IsValid(body->released().keep())) {
         connection->close(Error(Errc::kMalformed, "answer to a recall cannot be read"));
         co_return false;
     }

@@ -122,6 +122,13 @@ Task<Result<RpcReply>> SessionService::open(RpcRequest rpc) {
     if (request.name().size() > kNameBytesMax || request.node_name().size() > kNameBytesMax) {
         co_return Error(Errc::kInvalidArgument, "a session's name has at most 1024 bytes");
     }
+    const auto& held = request.held();
+    bool known = std::all_of(held.begin(), held.end(), [](const pb::HeldLease& claim) {
+        return pb::LeaseMode_IsValid(claim.mode());
+    });
+    if (!known) {
+        co_return Error(Errc::kInvalidArgument, "a lease mode that is not known is claimed");
+    }
     Result<pb::OpenSessionReply> reply = pb::OpenSessionReply();
     bool resumes = request.resume() != 0;
     if (resumes) {

@@ -16,6 +16,9 @@ Status check_shape(const pb::WriteRequest& request, const BufferChain& payload) 
     if (request.chain() == 0 || request.chunk().data() == 0) {
         return invalid("no chain or no chunk");
     }
+    if (!pb::WriteKind_IsValid(request.kind())) {
+        return invalid("an unknown kind");
+    }
     if (request.offset() > kPieceBytesMax || payload.size() > kPieceBytesMax - request.offset()) {
         return invalid("it reaches beyond the largest piece");
     }

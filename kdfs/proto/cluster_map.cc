@@ -53,6 +53,10 @@ Status ClusterMap::index_chains() {
                 return malformed(name + ": target " + std::to_string(m.target()) +
                                  " is unknown or twice there");
             }
+            if (!pb::MemberState_IsValid(m.state())) {
+                return malformed(name + ": the state of target " + std::to_string(m.target()) +
+                                 " is not known");
+            }
         }
     }
     for (const pb::ChainTable& t : map_.tables()) {

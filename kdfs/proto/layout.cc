@@ -27,6 +27,10 @@ Status check_layout(const pb::Layout& layout) {
                      "replicas " + std::to_string(layout.replicas()) + ": must be 1 to " +
                          std::to_string(kReplicasMax));
     }
+    if (!pb::Placement_IsValid(layout.placement())) {
+        return Error(Errc::kInvalidArgument,
+                     "placement " + std::to_string(layout.placement()) + " is not known");
+    }
     return {};
 }
 

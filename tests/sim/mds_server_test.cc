@@ -410,6 +410,25 @@ TEST_P(MdsServerTest, AChangeThatWaitsEndsWithItsConnection) {
     EXPECT_TRUE(meta(0, lookup).ok());
 }
 
+TEST_P(MdsServerTest, LeaseModesThatAreNotKnownAreRefused) {
+    open(0);
+    auto unknown = static_cast<pb::LeaseMode>(4711);
+    std::vector<pb::MetaRequest> requests(3, getattr(kRootInode.value));
+    requests[0].mutable_getattr()->set_want(unknown);
+    requests[1].mutable_readdir()->set_ino(kRootInode.value);
+    requests[1].mutable_readdir()->set_want_parent(unknown);
+    pb::ReleaseOne* item = requests[2].mutable_release()->add_items();
+    item->set_ino(kRootInode.value);
+    item->set_keep(unknown);
+
+    for (const pb::MetaRequest& request : requests) {
+        auto reply = meta(0, request);
+        ASSERT_FALSE(reply.ok()) << request.ShortDebugString();
+        EXPECT_EQ(reply.error().code, Errc::kInvalidArgument);
+    }
+    EXPECT_TRUE(meta(0, getattr(kRootInode.value)).ok());
+}
+
 INSTANTIATE_TEST_SUITE_P(Seeds, MdsServerTest, ::testing::Range<uint64_t>(0, 10));
 
 }  // namespace

@@ -1,4 +1,5 @@
 #include "kdfs/proto/cluster_map.h"
+#include "kdfs/proto/layout.h"
 #include "kdfs/proto/placement.h"
 
 #include <gtest/gtest.h>
@@ -73,6 +74,23 @@ TEST(PlacementTest, EveryReplicaCountTheNodesAllowGetsAValidTable) {
             EXPECT_EQ(static_cast<uint32_t>(c.members_size()), c.replicas());
         }
     }
+}
+
+TEST(PlacementTest, StatesAndPlacementsThatAreNotKnownAreRefused) {
+    pb::ClusterMap map = cluster(3, 1);
+    auto plan = make_placement(map, 1, 1);
+    ASSERT_TRUE(plan.ok());
+    map = with_plan(map, *plan);
+    map.mutable_chains(0)->mutable_members(0)->set_state(static_cast<pb::MemberState>(77));
+    EXPECT_FALSE(ClusterMap::make(map).ok());
+
+    pb::Layout layout;
+    layout.set_chunk_bytes(kChunkBytesMin);
+    layout.set_width(1);
+    layout.set_replicas(1);
+    EXPECT_TRUE(check_layout(layout).ok());
+    layout.set_placement(static_cast<pb::Placement>(77));
+    EXPECT_FALSE(check_layout(layout).ok());
 }
 
 TEST(PlacementTest, NoTwoMembersOfAChainShareANode) {

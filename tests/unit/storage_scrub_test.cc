@@ -54,6 +54,18 @@ Task<void> find_version(ChunkStore& store, ChunkKey key, uint64_t* version) {
     *version = found.ok() && *found ? (*found)->version.value : 0;
 }
 
+TEST(ChunkMessagesTest, AWriteOfAnUnknownKindIsRefused) {
+    pb::WriteRequest request;
+    request.set_chain(1);
+    request.mutable_chunk()->set_data(1);
+    request.set_kind(static_cast<pb::WriteKind>(4711));
+
+    auto checked = check_write(request, BufferChain());
+
+    ASSERT_FALSE(checked.ok());
+    EXPECT_EQ(checked.error().code, Errc::kInvalidArgument);
+}
+
 TEST(ChunkMessagesTest, AFlippedBitOfAWritesBytesIsNoticed) {
     std::string text(2 * kBlockBytes + 77, 'x');
     pb::WriteRequest request;
