@@ -100,7 +100,7 @@ def main():
     parser.add_argument("--unit-only", action="store_true")
     parser.add_argument("--sim-only", action="store_true")
     parser.add_argument("names", nargs="*")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     rules, marked = listed()
     if set(rules) != named_in_code():
         print("tests/mutants.txt and the code differ:", sorted(set(rules) ^ named_in_code()))
