@@ -357,21 +357,7 @@ Status LocalCluster::wait_for_chains(Clock::time_point deadline) {
         }
         if (reply.ok()) {
             StatusView view = judge_status(*reply, context);
-            // Chains with fewer copies than usual may have had all of them on one node.
-            uint64_t down = view.chains.down + (failed_.empty() ? view.chains.thin_down : 0);
-            bool served = view.chains.total != 0 && down == 0;
-            bool usable = served && view.nodes_silent == 0;
-            bool complete = usable && view.chains.full == view.chains.total;
-            if (usable && !failed_.empty()) {
-                complete = true;  // As complete as it gets.
-            } else if (usable && !complete && now >= sync_deadline) {
-                notices_.push_back(
-                    "not every chunk has all its copies yet; to see why: "
-                    "kdfs status --dir " +
-                    state_.path());
-                complete = true;
-            }
-            if (complete) {
+            if (is_ready(view, now < sync_deadline)) {
                 return check_cluster_id(reply->map().cluster_id());
             }
             if (now >= deadline) {
@@ -380,6 +366,21 @@ Status LocalCluster::wait_for_chains(Clock::time_point deadline) {
         }
         std::this_thread::sleep_for(kPoll);
     }
+}
+
+bool LocalCluster::is_ready(const StatusView& view, bool patient) {
+    // Chains with fewer copies than usual may have had all of them on one node.
+    uint64_t down = view.chains.down + (failed_.empty() ? view.chains.thin_down : 0);
+    if (view.chains.total == 0 || down != 0 || view.nodes_silent != 0) {
+        return false;
+    }
+    bool as_complete_as_it_gets = view.chains.full == view.chains.total || !failed_.empty();
+    if (!as_complete_as_it_gets && !patient) {
+        notices_.push_back(
+            "not every chunk has all its copies yet; to see why: kdfs status --dir " +
+            state_.path());
+    }
+    return as_complete_as_it_gets || !patient;
 }
 
 Error LocalCluster::not_ready(const StatusView& view) const {

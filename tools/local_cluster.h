@@ -63,6 +63,8 @@ private:
     Status check_alive(const std::string& daemon);
     Result<std::string> listen_address(const std::string& daemon, uint64_t index) const;
     Status check_cluster_id(const std::string& id);
+    // Whether all is served; while `patient`, by all its copies.
+    bool is_ready(const StatusView& view, bool patient);
     Error not_ready(const StatusView& view) const;
     Error with_log(const std::string& daemon, const std::string& what) const;
     void stop_group(const std::vector<std::string>& daemons, std::chrono::milliseconds patience);

@@ -22,7 +22,7 @@ UNIT = ["kdfs_unit_proto", "kdfs_unit_mds", "kdfs_unit_client", "kdfs_unit_stora
 SEEDS_AT_ONCE = 20
 SMALL = ["--mix", "full", "--chains", "8"]
 # Of kdfs-sim, the one that tells most first.
-MIXES = ([*SMALL, "--harsh"], [*SMALL, "--flips"], [*SMALL, "--points"], SMALL, [])
+MIXES = ([*SMALL, "--harsh"], [*SMALL, "--flips"], [*SMALL, "--points", "--flips"], SMALL, [])
 SECONDS_MAX = 300  # of one program: a mutant may hang
 
 
